@@ -1,0 +1,126 @@
+//! What every request of the API passes: id, time limit, panics, latency. It never reads a body and never decides an answer.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures::FutureExt;
+
+use crate::{
+    error::{ApiError, Cause, Shed},
+    metrics::{Metrics, method_label},
+    state::AppState,
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest id taken from a client; a longer one is replaced.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// The label of requests whose client left before the answer. They are the slow ones: without them, the
+/// histogram would look best when clients give up.
+const CLIENT_GONE: &str = "499";
+
+/// Measures and guards one request.
+///
+/// 1. Takes or makes its id, and returns it with the response.
+/// 2. Counts it as in flight, and its latency from here to the response; shed requests are counted apart.
+/// 3. Bounds its time and turns a panic into a 500.
+/// 4. Logs the cause of a 500 with the id, once.
+pub async fn guard(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    let method = method_label(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let measure = Measure::start(&state.metrics, method, route);
+
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(state.config.request_timeout, answer).await {
+        Ok(Ok(response)) => response,
+        // The panic hook has logged its message and place.
+        Ok(Err(_)) => ApiError::Internal { cause: "the handler panicked".to_owned() }.into_response(),
+        Err(_) => ApiError::Timeout.into_response(),
+    };
+    measure.finish(&response);
+    if let Some(Cause(cause)) = response.extensions_mut().remove::<Cause>() {
+        let id = id.to_str().unwrap_or_default();
+        tracing::error!(request.id = id, http.method = method, http.route = route, %cause, "request failed");
+    }
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// The client's id when it is short and printable, else a new one of 128 random bits.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let acceptable = |id: &&HeaderValue| {
+        (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    };
+    headers.get(REQUEST_ID).filter(acceptable).cloned().unwrap_or_else(|| {
+        let id = format!("{:032x}", rand::random::<u128>());
+        HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    })
+}
+
+/// A request in flight. Dropped without a response, it counts as one whose client has gone.
+struct Measure<'a> {
+    metrics: &'a Metrics,
+    method: &'a str,
+    route: &'a str,
+    started: Instant,
+    finished: bool,
+}
+
+impl<'a> Measure<'a> {
+    fn start(metrics: &'a Metrics, method: &'a str, route: &'a str) -> Self {
+        metrics.requests_in_flight.inc();
+        Self { metrics, method, route, started: Instant::now(), finished: false }
+    }
+
+    fn finish(mut self, response: &Response) {
+        self.finished = true;
+        if response.extensions().get::<Shed>().is_some() {
+            self.metrics.requests_shed.inc();
+        } else {
+            self.observe(response.status().as_str());
+        }
+    }
+
+    fn observe(&self, status: &str) {
+        let labels = [self.method, self.route, status];
+        self.metrics
+            .request_duration
+            .with_label_values(&labels)
+            .observe(self.started.elapsed().as_secs_f64());
+    }
+}
+
+impl Drop for Measure<'_> {
+    fn drop(&mut self) {
+        self.metrics.requests_in_flight.dec();
+        if !self.finished {
+            self.observe(CLIENT_GONE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_for(sent: &[u8]) -> HeaderValue {
+        request_id(&HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_bytes(sent).unwrap())]))
+    }
+
+    #[test]
+    fn keeps_a_printable_id_and_replaces_others() {
+        assert_eq!(id_for(b"abc-1"), "abc-1");
+        for bad in [&b""[..], b"two words", b"caf\xe9", &[b'a'; 129]] {
+            assert_eq!(id_for(bad).len(), 32, "{bad:?}");
+        }
+        assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+    }
+}

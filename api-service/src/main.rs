@@ -1,0 +1,24 @@
+//! The `plimsoll-api` binary: reads the configuration, starts telemetry, runs the service. It decides nothing itself.
+
+use clap::Parser;
+use plimsoll_api::{config::Config, telemetry};
+
+// musl's own allocator takes one lock for every call. On a static build a read from the cache cost 21 µs of CPU in
+// place of 36 µs; other routes differed by no more than noise, and idle memory grew from 6 MB to 15 MB.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    telemetry::init(&config.log, config.log_format)?;
+    let threads = plimsoll_api::runtime_threads();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(plimsoll_api::BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build()?;
+    runtime.block_on(plimsoll_api::run(config))?;
+    // A query that is still running on a blocking thread must not hold the process beyond its deadline.
+    runtime.shutdown_background();
+    Ok(())
+}

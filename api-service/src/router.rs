@@ -1,0 +1,33 @@
+//! Every path of the service, in one flat list. No handler lives here.
+
+use std::sync::Arc;
+
+use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
+
+use crate::{
+    edge,
+    error::ApiError,
+    extract::REQUEST_BYTES_MAX,
+    health,
+    routes::{metrics, posts, work},
+    state::AppState,
+};
+
+/// Builds the router. Probes and metrics stay outside the guard: they are neither measured nor bounded by the API's rules.
+pub fn build(state: Arc<AppState>) -> Router {
+    let api = Router::new()
+        .route("/posts", get(posts::list).post(posts::create))
+        .route("/posts/{id}", get(posts::read).put(posts::replace).delete(posts::delete))
+        .route("/work", get(work::burn))
+        .fallback(async || ApiError::RouteNotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), edge::guard));
+    let probes = Router::new()
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/startupz", get(health::started))
+        .route("/health", get(health::report))
+        .route("/metrics", get(metrics::text));
+    api.merge(probes).with_state(state)
+}

@@ -1,0 +1,5 @@
+//! The handlers: extract, call, answer. No SQL, no Redis, no status codes of failures.
+
+pub mod metrics;
+pub mod posts;
+pub mod work;

@@ -1,0 +1,179 @@
+//! Accepts connections and ends them: by age, by idleness, or because the service stops. Never looks into a request.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    num::NonZero,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{Router, body::Body, http::HeaderValue, response::Response};
+use hyper::{body::Incoming, header, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rand::Rng;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use crate::shutdown::Lifecycle;
+
+/// The largest buffer of one connection; also bounds a request's head.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// How far a connection's age limit may be from the setting, either way. Without it, connections that opened
+/// together would all reopen together.
+const AGE_JITTER: f64 = 0.2;
+
+/// How long to wait before accepting again after the system refused (out of file descriptors, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bounds on connections.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The most connections at once; at the limit, each is closed after its next response, so that places turn over.
+    pub connections_max: NonZero<u32>,
+    /// The age after which a connection is closed behind its next response, give or take 20 %.
+    pub connection_max_age: Duration,
+    /// How long a connection may wait for a request's head.
+    pub idle_timeout: Duration,
+    /// How long requests in flight may take once the service is closing.
+    pub shutdown_timeout: Duration,
+}
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Connections that were cut because they were not done by the deadline.
+    pub aborted_connections: usize,
+}
+
+/// Serves `router` on `listener` until `lifecycle` is closing and every connection has ended, or the deadline has passed.
+pub async fn run(
+    listener: TcpListener,
+    router: Router,
+    lifecycle: &Arc<Lifecycle>,
+    limits: &Limits,
+) -> Outcome {
+    let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(limits.connections_max.get() as usize));
+    let mut closing = pin!(lifecycle.closing());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut closing => break,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let Some((stream, place)) = accepted else { continue };
+        let connection = Connection {
+            router: router.clone(),
+            lifecycle: Arc::clone(lifecycle),
+            places: Arc::clone(&places),
+            closes_at: Instant::now() + jittered(limits.connection_max_age),
+        };
+        connections.spawn(serve(stream, place, connection, limits.idle_timeout));
+    }
+    drop(listener);
+    connections.close();
+    // Err means the deadline passed: what is left is cut when the runtime ends.
+    let _ = tokio::time::timeout(limits.shutdown_timeout, connections.wait()).await;
+    Outcome { aborted_connections: connections.len() }
+}
+
+/// The next connection and its place; nothing when the system refused one.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    // The place comes first: while there is none, connections wait in the kernel's queue.
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, place)),
+        Err(error) => {
+            tracing::warn!(%error, "accept a connection");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+/// Serves one connection to its end; `place` is free again after that.
+async fn serve(
+    stream: TcpStream,
+    place: OwnedSemaphorePermit,
+    connection: Connection,
+    idle_timeout: Duration,
+) {
+    // Answers are written whole: waiting for more to send would only add latency.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "set TCP_NODELAY");
+    }
+    let lifecycle = Arc::clone(&connection.lifecycle);
+    let mut http = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(idle_timeout)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), connection)
+    );
+    let ended = tokio::select! {
+        ended = http.as_mut() => ended,
+        () = lifecycle.closing() => {
+            http.as_mut().graceful_shutdown();
+            http.await
+        }
+    };
+    if let Err(error) = ended {
+        // Clients that leave, idle ones and malformed requests: the client's doing, or already counted.
+        tracing::debug!(%error, "connection ended");
+    }
+    drop(place);
+}
+
+fn jittered(age: Duration) -> Duration {
+    age.mul_f64(rand::rng().random_range(1.0 - AGE_JITTER..=1.0 + AGE_JITTER))
+}
+
+/// One connection's view of the router: it says on which response the connection ends.
+struct Connection {
+    router: Router,
+    lifecycle: Arc<Lifecycle>,
+    places: Arc<Semaphore>,
+    closes_at: Instant,
+}
+
+impl hyper::service::Service<hyper::Request<Incoming>> for Connection {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        let answer = self.router.clone().call(request.map(Body::new));
+        let lifecycle = Arc::clone(&self.lifecycle);
+        let places = Arc::clone(&self.places);
+        let closes_at = self.closes_at;
+        Box::pin(async move {
+            let mut response = answer.await?;
+            // Decided when the answer is ready, so that a stop during a long request ends its connection too.
+            if lifecycle.draining() || places.available_permits() == 0 || Instant::now() >= closes_at {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_stays_within_a_fifth() {
+        let age = Duration::from_secs(30);
+        assert!((0..1000).map(|_| jittered(age)).all(|age| (24.0..=36.0).contains(&age.as_secs_f64())));
+    }
+}

@@ -1,0 +1,103 @@
+//! How connections live and end.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::http::StatusCode;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::harness::{Client, Server, eventually, post_json};
+
+#[tokio::test]
+async fn an_old_connection_is_closed_behind_its_next_answer() {
+    let server = Server::ready(&["--connection-max-age=300ms"]).await;
+    let opened = Instant::now();
+    let mut client = Client::connect(server.port).await.unwrap();
+    let mut answers = 0;
+    while !client.get("/livez").await.unwrap().closes() {
+        answers += 1;
+    }
+    // 20 % of jitter either way.
+    assert!(opened.elapsed() >= Duration::from_millis(240), "{:?}", opened.elapsed());
+    assert!(answers > 0, "a young connection is kept");
+    client.closed().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let server = Server::ready(&["--idle-timeout=100ms"]).await;
+    let mut client = Client::connect(server.port).await.unwrap();
+    assert!(!client.get("/livez").await.unwrap().closes());
+    client.closed().await;
+}
+
+#[tokio::test]
+async fn at_the_limit_connections_take_turns() {
+    let server = Server::ready(&["--connections-max=1"]).await;
+    let mut first = Client::connect(server.port).await.unwrap();
+    assert!(first.get("/livez").await.unwrap().closes());
+    let mut second = Client::connect(server.port).await.unwrap();
+    assert_eq!(second.get("/livez").await.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_stop_drains_then_finishes_what_is_in_flight() {
+    let server = Server::ready(&["--drain=1s"]).await;
+    let mut idle = Client::connect(server.port).await.unwrap();
+    assert!(!idle.get("/livez").await.unwrap().closes());
+    // A request whose second half comes only after the drain.
+    let body = post_json("in flight");
+    let (first_half, second_half) = body.split_at(body.len() / 2);
+    let mut slow = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+    let head = format!(
+        "POST /posts HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    slow.write_all(first_half.as_bytes()).await.unwrap();
+    let in_flight = "http_requests_in_flight 1";
+    eventually("the request is in flight", async || server.get("/metrics").await.text().contains(in_flight))
+        .await;
+
+    let lifecycle = Arc::clone(&server.lifecycle);
+    let stop = tokio::spawn(async move { lifecycle.stop().await });
+    eventually("the service drains", async || server.lifecycle.draining()).await;
+    // New connections are still served, each for one answer; the service is not ready.
+    let ready = server.get("/readyz").await;
+    assert_eq!((ready.status, ready.text()), (StatusCode::SERVICE_UNAVAILABLE, "stopping"));
+    let late = server.get("/posts").await;
+    assert!(late.status == StatusCode::OK && late.closes(), "{late:?}");
+    assert!(idle.get("/livez").await.unwrap().closes());
+
+    stop.await.unwrap();
+    eventually("connections are refused", async || {
+        TcpStream::connect(("127.0.0.1", server.port)).await.is_err()
+    })
+    .await;
+    assert!(!server.task.is_finished(), "a request is in flight");
+    slow.write_all(second_half.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 Created"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    server.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_ever() {
+    let server = Server::ready(&["--shutdown-timeout=100ms"]).await;
+    let mut stuck = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+    let head =
+        "POST /posts HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n";
+    stuck.write_all(head.as_bytes()).await.unwrap();
+    let in_flight = "http_requests_in_flight 1";
+    eventually("the request is in flight", async || server.get("/metrics").await.text().contains(in_flight))
+        .await;
+    server.lifecycle.stop().await;
+    server.task.await.unwrap().unwrap();
+}

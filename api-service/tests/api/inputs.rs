@@ -1,0 +1,105 @@
+//! Every kind of bad input gets a 4xx that says what is wrong and where, never a 500.
+
+use axum::{
+    body::Body,
+    http::{Request, StatusCode},
+};
+
+use crate::harness::{Answer, App};
+
+/// Method, path, body, and the status, code and field of the answer.
+type Case<'a> = (&'a str, &'a str, &'a str, u16, &'a str, Option<&'a str>);
+
+#[tokio::test]
+async fn bad_input_is_refused_with_its_reason() {
+    let app = App::ready(&[]).await;
+    let long_title = format!(r#"{{"title": "{}", "body": ""}}"#, "ü".repeat(201));
+    let long_body = format!(r#"{{"title": "t", "body": "{}"}}"#, "x".repeat(65_537));
+    let huge = format!(r#"{{"title": "t", "body": "{}"}}"#, "x".repeat(1_000_000));
+    let deep = "[".repeat(100_000);
+    let cases: &[Case] = &[
+        ("POST", "/posts", "", 400, "bad_request", None),
+        ("POST", "/posts", "{", 400, "bad_request", None),
+        ("POST", "/posts", "{} {}", 400, "bad_request", None),
+        ("POST", "/posts", "\u{feff}{}", 400, "bad_request", None),
+        ("POST", "/posts", r#"["title", "body"]"#, 400, "bad_request", None),
+        ("POST", "/posts", &deep, 400, "bad_request", None),
+        ("POST", "/posts", r#"{"title": "\ud800", "body": ""}"#, 400, "bad_request", None),
+        ("POST", "/posts", "{}", 422, "invalid_field", Some("title")),
+        ("POST", "/posts", r#"{"title": null, "body": ""}"#, 422, "invalid_field", Some("title")),
+        ("POST", "/posts", r#"{"title": 5, "body": ""}"#, 422, "invalid_field", Some("title")),
+        ("POST", "/posts", r#"{"title": "", "body": ""}"#, 422, "invalid_field", Some("title")),
+        ("POST", "/posts", r#"{"title": " \t ", "body": ""}"#, 422, "invalid_field", Some("title")),
+        ("POST", "/posts", r#"{"title": "a\u0000b", "body": ""}"#, 422, "invalid_field", Some("title")),
+        ("POST", "/posts", &long_title, 422, "invalid_field", Some("title")),
+        ("POST", "/posts", r#"{"title": "t"}"#, 422, "invalid_field", Some("body")),
+        ("POST", "/posts", r#"{"title": "t", "body": "\u0000"}"#, 422, "invalid_field", Some("body")),
+        ("POST", "/posts", r#"{"title": "t", "body": ["x"]}"#, 422, "invalid_field", Some("body")),
+        ("POST", "/posts", r#"{"title": "t", "body": "", "id": 7}"#, 422, "invalid_field", Some("id")),
+        ("POST", "/posts", &long_body, 422, "invalid_field", Some("body")),
+        ("POST", "/posts", &huge, 413, "body_too_large", None),
+        ("PUT", "/posts/1", "{}", 422, "invalid_field", Some("title")),
+        ("GET", "/posts/0", "", 400, "bad_request", Some("id")),
+        ("GET", "/posts/-1", "", 400, "bad_request", Some("id")),
+        ("GET", "/posts/+1", "", 400, "bad_request", Some("id")),
+        ("GET", "/posts/one", "", 400, "bad_request", Some("id")),
+        ("GET", "/posts/%ff", "", 400, "bad_request", Some("id")),
+        ("GET", "/posts/9223372036854775808", "", 400, "bad_request", Some("id")),
+        ("DELETE", "/posts/x", "", 400, "bad_request", Some("id")),
+        ("GET", "/posts?limit=0", "", 400, "bad_request", Some("limit")),
+        ("GET", "/posts?limit=101", "", 400, "bad_request", Some("limit")),
+        ("GET", "/posts?limit=", "", 400, "bad_request", Some("limit")),
+        ("GET", "/posts?limit=ten", "", 400, "bad_request", Some("limit")),
+        ("GET", "/posts?limit=1&limit=2", "", 400, "bad_request", None),
+        ("GET", "/posts?after=42", "", 400, "bad_request", Some("after")),
+        ("GET", "/posts?after=%00", "", 400, "bad_request", Some("after")),
+        ("GET", "/work", "", 400, "bad_request", Some("cpu")),
+        ("GET", "/work?cpu=2", "", 400, "bad_request", Some("cpu")),
+        ("GET", "/work?cpu=-2ms", "", 400, "bad_request", Some("cpu")),
+        ("GET", "/work?cpu=1001ms", "", 400, "bad_request", Some("cpu")),
+        ("GET", "/nowhere", "", 404, "route_not_found", None),
+        ("GET", "/posts/", "", 404, "route_not_found", None),
+        ("PATCH", "/posts/1", "", 405, "method_not_allowed", None),
+        ("BREW", "/posts", "", 405, "method_not_allowed", None),
+    ];
+    for (method, path, body, status, code, field) in cases {
+        let answer = app.json(method, path, (*body).to_owned()).await;
+        let case = format!("{method} {path} {}", body.chars().take(60).collect::<String>());
+        assert_eq!(answer.status.as_u16(), *status, "{case}: {answer:?}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{case}");
+        let problem = answer.json();
+        assert_eq!(problem["code"], *code, "{case}");
+        assert_eq!(problem["status"], *status, "{case}");
+        assert_eq!(problem["field"].as_str(), *field, "{case}: {problem}");
+        assert!(!problem["detail"].as_str().unwrap().is_empty(), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_declared_as_json_is_refused() {
+    let app = App::ready(&[]).await;
+    for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp"] {
+        let request =
+            Request::post("/posts").header("content-type", content_type).body(Body::from("{}")).unwrap();
+        assert_eq!(app.send(request).await.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{content_type}");
+    }
+    let request = Request::post("/posts").header("content-type", "Application/JSON; charset=utf-8");
+    let accepted: Answer = app.send(request.body(Body::from(r#"{"title": "t", "body": ""}"#)).unwrap()).await;
+    assert_eq!(accepted.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_is_bounded_too() {
+    let app = App::ready(&[]).await;
+    let chunks = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 64 * 1024]));
+    let answer = app.json("POST", "/posts", Body::from_stream(chunks)).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn a_method_that_is_not_allowed_learns_which_are() {
+    let app = App::ready(&[]).await;
+    let answer = app.json("PATCH", "/posts/1", "").await;
+    let allowed: std::collections::BTreeSet<_> = answer.header("allow").unwrap().split(',').collect();
+    assert_eq!(allowed, ["DELETE", "GET", "HEAD", "PUT"].into());
+}

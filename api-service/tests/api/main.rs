@@ -1,0 +1,14 @@
+//! The service from outside: over its router, over real connections, and as a process. Never reaches into its insides.
+
+// Clippy knows test functions, but not their helpers: in both, a panic is how a test fails.
+#![allow(clippy::unwrap_used)]
+
+mod cache;
+mod connections;
+mod database;
+mod harness;
+mod inputs;
+mod observability;
+mod overload;
+mod posts;
+mod process;

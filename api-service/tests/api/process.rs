@@ -1,0 +1,75 @@
+//! The binary as the kubelet runs it: environment in, signals, exit code out.
+
+use std::process::Command;
+
+use axum::http::StatusCode;
+use nix::sys::signal::Signal;
+
+use crate::harness::{Client, Process, eventually, free_port};
+
+struct Service {
+    process: Process,
+    port: u16,
+}
+
+impl Service {
+    async fn ready(drain: &str) -> Self {
+        let port = free_port();
+        let process = Process::spawn(
+            Command::new(env!("CARGO_BIN_EXE_plimsoll-api"))
+                .env("PLIMSOLL_LISTEN", format!("127.0.0.1:{port}"))
+                .env("PLIMSOLL_DATABASE_URL", "sqlite::memory:")
+                .env("PLIMSOLL_DRAIN", drain),
+        );
+        let service = Self { process, port };
+        eventually("the process is ready", async || service.readiness().await == Some(StatusCode::OK)).await;
+        service
+    }
+
+    async fn readiness(&self) -> Option<StatusCode> {
+        let mut client = Client::connect(self.port).await.ok()?;
+        Some(client.get("/readyz").await.ok()?.status)
+    }
+
+    async fn exit_code(mut self) -> Option<i32> {
+        let mut status = None;
+        eventually("the process ends", async || {
+            status = self.process.0.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        status.unwrap().code()
+    }
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_in_order() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let service = Service::ready("100ms").await;
+        service.process.signal(signal);
+        assert_eq!(service.exit_code().await, Some(0), "{signal}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let service = Service::ready("1m").await;
+    service.process.signal(Signal::SIGTERM);
+    let stopping = Some(StatusCode::SERVICE_UNAVAILABLE);
+    eventually("the process drains", async || service.readiness().await == stopping).await;
+    service.process.signal(Signal::SIGTERM);
+    assert_eq!(service.exit_code().await, Some(130));
+}
+
+#[test]
+fn a_setting_that_cannot_work_is_said_in_one_sentence_without_its_secret() {
+    let output = Command::new(env!("CARGO_BIN_EXE_plimsoll-api"))
+        .env("PLIMSOLL_LISTEN", "127.0.0.1:0")
+        .env("PLIMSOLL_DATABASE_URL", "mysql://posts:hunter2@db/posts")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(text.contains("PLIMSOLL_DATABASE_URL: write sqlite:PATH"), "{text}");
+    assert!(!text.contains("hunter2"), "{text}");
+}

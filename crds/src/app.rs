@@ -1,0 +1,462 @@
+//! The spec: what a platform team promises for one API.
+
+use k8s_openapi::api::core::v1::{EnvVar, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::status::ApiDeploymentStatus;
+
+/// Describes an HTTP API by its latency promise; the operator keeps it with the fewest replicas.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "plimsoll.dev",
+    version = "v1alpha1",
+    kind = "ApiDeployment",
+    plural = "apideployments",
+    shortname = "apid",
+    category = "all",
+    namespaced,
+    status = "ApiDeploymentStatus",
+    derive = "PartialEq",
+    doc = "An HTTP API that is scaled by its latency promise.",
+    scale(
+        spec_replicas_path = ".spec.replicas.pinned",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Min", type_ = "integer", json_path = ".spec.replicas.min"),
+    printcolumn(name = "Max", type_ = "integer", json_path = ".spec.replicas.max"),
+    printcolumn(
+        name = "Replicas",
+        type_ = "integer",
+        json_path = ".status.replicas",
+        description = "Replicas the operator wants"
+    ),
+    printcolumn(name = "Ready", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "P95", type_ = "string", json_path = ".status.latency.p95"),
+    printcolumn(name = "P99", type_ = "string", json_path = ".status.latency.p99"),
+    printcolumn(name = "Target", type_ = "string", json_path = ".status.latency.target"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.lastDecision.reason",
+        description = "Why the last decision was taken"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 40")
+        .message("shorten metadata.name to at most 40 characters: children are named after it"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("write metadata.name as a DNS label that begins with a letter, such as posts: a Service is named after it")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiDeploymentSpec {
+    /// Container image of the API. Absent means the bundled API service of this operator's version.
+    /// Any image works that exposes a Prometheus histogram of its request durations; see `metrics`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self != '' && !self.matches('\\\\s')")
+        .message("write an image reference such as ghcr.io/acme/posts:1.4.2, or leave image out for the bundled API"))]
+    #[schemars(length(max = 512))]
+    pub image: Option<String>,
+
+    /// When the kubelet pulls the image: `Always`, `IfNotPresent` or `Never`. Absent: Kubernetes decides by the tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self in ['Always', 'IfNotPresent', 'Never']")
+        .message("imagePullPolicy is one of Always, IfNotPresent, Never"))]
+    pub image_pull_policy: Option<String>,
+
+    /// The promise. At least one target is required.
+    pub latency: Latency,
+
+    /// How many replicas the operator may run.
+    #[serde(default)]
+    pub replicas: Replicas,
+
+    /// TCP port on which the API serves HTTP/1.1, inside the pod.
+    #[serde(default = "default_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+
+    /// Where hot reads are cached. Exactly one of `managed`, `external` and `disabled`.
+    #[serde(default)]
+    pub cache: Cache,
+
+    /// Where the bundled API keeps its data. Exactly one of `embedded` and `external`. Absent means `embedded`
+    /// for the bundled image and nothing for any other image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<Database>,
+
+    /// CPU and memory of each replica. Set a CPU limit or request: a replica's capacity follows from it.
+    #[serde(default = "default_resources")]
+    pub resources: ResourceRequirements,
+
+    /// Probes of each replica. The defaults fit the bundled API.
+    #[serde(default)]
+    pub probes: Probes,
+
+    /// Environment of the API's container, added to what the operator sets. Names that begin with `PLIMSOLL_` are
+    /// the operator's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(validation = Rule::new("self.all(e, !e.name.startsWith('PLIMSOLL_'))")
+        .message("rename the variable: names that begin with PLIMSOLL_ are set by the operator"))]
+    #[schemars(length(max = 128))]
+    pub env: Vec<EnvVar>,
+
+    /// Where the operator reads the latency of each replica.
+    #[serde(default)]
+    pub metrics: Metrics,
+}
+
+/// Latency targets, each a duration with its unit: `100ms`, `1.5s`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.p95) || has(self.p99)")
+        .message("write at least one target, such as p99: 250ms"),
+    validation = Rule::new("!has(self.p95) || !has(self.p99) || !self.p95.matches('^[0-9]+([.][0-9]+)?(ms|s)$') || !self.p99.matches('^[0-9]+([.][0-9]+)?(ms|s)$') || duration(self.p95) <= duration(self.p99)")
+        .message("raise p99 or lower p95: the p99 of the same requests is never below their p95")
+)]
+pub struct Latency {
+    /// 95 of 100 requests are answered within this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?(ms|s)$') && duration(self) >= duration('1ms') && duration(self) <= duration('60s')")
+        .message("write a duration from 1ms to 60s with its unit, such as 100ms or 1.5s"))]
+    #[schemars(length(max = 16))]
+    pub p95: Option<String>,
+
+    /// 99 of 100 requests are answered within this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?(ms|s)$') && duration(self) >= duration('1ms') && duration(self) <= duration('60s')")
+        .message("write a duration from 1ms to 60s with its unit, such as 250ms or 1.5s"))]
+    #[schemars(length(max = 16))]
+    pub p99: Option<String>,
+}
+
+/// Bounds on the number of replicas.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.min <= self.max").message("raise replicas.max or lower replicas.min: min is above max"))]
+pub struct Replicas {
+    /// Fewest replicas while the API is not hibernated.
+    #[serde(default = "default_min_replicas")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub min: i32,
+
+    /// Most replicas.
+    #[serde(default = "default_max_replicas")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub max: i32,
+
+    /// Pins the number of replicas, as `kubectl scale` does; `0` hibernates the API. Absent: the operator decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10000))]
+    pub pinned: Option<i32>,
+}
+
+/// Cache of the API. Exactly one field is set.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.managed), has(self.external), has(self.disabled)].filter(x, x).size() == 1")
+    .message("write exactly one of cache.managed, cache.external and cache.disabled; to choose another than the stored one, set the stored one to null"))]
+pub struct Cache {
+    /// A Redis of this API's own, run by the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<ManagedCache>,
+    /// A Redis that somebody else runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalCache>,
+    /// No cache: every read goes to the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<Disabled>,
+}
+
+/// A Redis of this API's own. It holds nothing that the database does not.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedCache {
+    /// Memory limit of the Redis container; Redis evicts the least recently used keys at 75 % of it.
+    #[serde(default = "default_cache_memory")]
+    #[x_kube(validation = Rule::new("type(self) == string ? (isQuantity(self) && !quantity(self).isLessThan(quantity('16Mi')) && !quantity(self).isGreaterThan(quantity('1Ti'))) : (int(self) >= 16777216 && int(self) <= 1099511627776)")
+        .message("write a quantity of memory from 16Mi to 1Ti, such as 64Mi"))]
+    pub memory: Quantity,
+
+    /// Image of Redis 7 or newer, or a compatible engine. Absent: the operator's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+}
+
+/// A Redis that somebody else runs.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalCache {
+    /// Where its URL is: `redis://user:password@host:6379`.
+    pub url_from: UrlSource,
+}
+
+/// Chosen by being present.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disabled {}
+
+/// Database of the bundled API. Exactly one field is set.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.embedded), has(self.external)].filter(x, x).size() == 1")
+    .message("write exactly one of database.embedded and database.external"))]
+pub struct Database {
+    /// SQLite inside the pod: one replica only, and its data ends with the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedded: Option<Embedded>,
+    /// A PostgreSQL that all replicas share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalDatabase>,
+}
+
+/// Chosen by being present.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Embedded {}
+
+/// A PostgreSQL that all replicas share.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalDatabase {
+    /// Where its URL is: `postgres://user:password@host:5432/name`.
+    pub url_from: UrlSource,
+}
+
+/// Where a URL with credentials is read from.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct UrlSource {
+    /// A key of a Secret in the namespace of the resource.
+    pub secret_key_ref: SecretKeySelector,
+}
+
+/// A key of a Secret.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeySelector {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key within it.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// Probes of each replica, over HTTP on `port`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Probes {
+    /// Holds the other two back until the process has started.
+    #[serde(default = "Probe::startup")]
+    pub startup: Probe,
+    /// Restarts the container when it fails. It must not depend on the database or the cache.
+    #[serde(default = "Probe::liveness")]
+    pub liveness: Probe,
+    /// Takes the replica out of the Service while it fails.
+    #[serde(default = "Probe::readiness")]
+    pub readiness: Probe,
+}
+
+/// One HTTP probe.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Probe {
+    /// Path that answers 200 to 399 while the probe holds.
+    #[x_kube(validation = Rule::new("self.startsWith('/')").message("write a path that begins with /, such as /readyz"))]
+    #[schemars(length(max = 256))]
+    pub path: String,
+    /// Seconds between two probes.
+    #[serde(default = "default_probe_period")]
+    #[schemars(range(min = 1, max = 300))]
+    pub period_seconds: i32,
+    /// Seconds until an unanswered probe counts as failed.
+    #[serde(default = "default_probe_timeout")]
+    #[schemars(range(min = 1, max = 300))]
+    pub timeout_seconds: i32,
+    /// Failures in a row that count.
+    #[serde(default = "default_probe_failures")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub failure_threshold: i32,
+}
+
+/// Where the operator reads the latency of each replica.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Metrics {
+    /// Path of the Prometheus text exposition.
+    #[serde(default = "default_metrics_path")]
+    #[x_kube(validation = Rule::new("self.startsWith('/')").message("write a path that begins with /, such as /metrics"))]
+    #[schemars(length(max = 256))]
+    pub path: String,
+
+    /// Port of the exposition. Absent: `spec.port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+
+    /// Name of the histogram of request durations, in seconds, without a suffix.
+    #[serde(default = "default_histogram")]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_:][a-zA-Z0-9_:]*$') && !self.endsWith('_bucket')")
+        .message("write the histogram's name without its suffix, such as http_request_duration_seconds"))]
+    #[schemars(length(max = 256))]
+    pub histogram: String,
+
+    /// Seconds between two scrapes, and so between two decisions.
+    #[serde(default = "default_scrape_period")]
+    #[schemars(range(min = 1, max = 60))]
+    pub scrape_period_seconds: i32,
+}
+
+/// The cache that is in force.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum CacheKind<'a> {
+    /// A Redis run by the operator.
+    Managed(&'a ManagedCache),
+    /// Somebody else's Redis.
+    External(&'a ExternalCache),
+    /// None.
+    Disabled,
+}
+
+/// The database that is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseKind<'a> {
+    /// SQLite inside each pod, so that two replicas would hold different data.
+    Embedded,
+    /// A database that all replicas share.
+    External(&'a ExternalDatabase),
+    /// The image is not the bundled one and no database was named: how it keeps data is its own affair.
+    Unknown,
+}
+
+impl Cache {
+    /// The one field that is set. `Disabled` when none is, which the API server refuses.
+    pub fn kind(&self) -> CacheKind<'_> {
+        match (&self.managed, &self.external) {
+            (Some(managed), _) => CacheKind::Managed(managed),
+            (None, Some(external)) => CacheKind::External(external),
+            (None, None) => CacheKind::Disabled,
+        }
+    }
+}
+
+impl ApiDeploymentSpec {
+    /// The database in force, with the default that depends on the image.
+    pub fn database(&self) -> DatabaseKind<'_> {
+        match &self.database {
+            Some(Database { external: Some(external), .. }) => DatabaseKind::External(external),
+            Some(_) => DatabaseKind::Embedded,
+            None if self.image.is_none() => DatabaseKind::Embedded,
+            None => DatabaseKind::Unknown,
+        }
+    }
+
+    /// Port of the metrics exposition.
+    pub fn metrics_port(&self) -> i32 {
+        self.metrics.port.unwrap_or(self.port)
+    }
+}
+
+impl Default for Replicas {
+    fn default() -> Self {
+        Self { min: default_min_replicas(), max: default_max_replicas(), pinned: None }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { managed: Some(ManagedCache::default()), external: None, disabled: None }
+    }
+}
+
+impl Default for ManagedCache {
+    fn default() -> Self {
+        Self { memory: default_cache_memory(), image: None }
+    }
+}
+
+impl Default for Probes {
+    fn default() -> Self {
+        Self { startup: Probe::startup(), liveness: Probe::liveness(), readiness: Probe::readiness() }
+    }
+}
+
+impl Probe {
+    /// A minute for the process to start.
+    fn startup() -> Self {
+        Self { path: "/livez".into(), period_seconds: 1, timeout_seconds: 1, failure_threshold: 60 }
+    }
+
+    /// Half a minute without an answer: a busy pod is not a dead one.
+    fn liveness() -> Self {
+        Self { path: "/livez".into(), period_seconds: 10, timeout_seconds: 5, failure_threshold: 3 }
+    }
+
+    fn readiness() -> Self {
+        Self { path: "/readyz".into(), period_seconds: 5, timeout_seconds: 3, failure_threshold: 3 }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            path: default_metrics_path(),
+            port: None,
+            histogram: default_histogram(),
+            scrape_period_seconds: default_scrape_period(),
+        }
+    }
+}
+
+fn default_port() -> i32 {
+    8080
+}
+
+fn default_min_replicas() -> i32 {
+    1
+}
+
+fn default_max_replicas() -> i32 {
+    10
+}
+
+fn default_cache_memory() -> Quantity {
+    Quantity("64Mi".into())
+}
+
+fn default_resources() -> ResourceRequirements {
+    let quantities = |cpu: &str, memory: &str| {
+        Some([("cpu".into(), Quantity(cpu.into())), ("memory".into(), Quantity(memory.into()))].into())
+    };
+    ResourceRequirements {
+        requests: quantities("100m", "64Mi"),
+        limits: quantities("1", "256Mi"),
+        ..ResourceRequirements::default()
+    }
+}
+
+fn default_probe_period() -> i32 {
+    10
+}
+
+fn default_probe_timeout() -> i32 {
+    1
+}
+
+fn default_probe_failures() -> i32 {
+    3
+}
+
+fn default_metrics_path() -> String {
+    "/metrics".into()
+}
+
+fn default_histogram() -> String {
+    "http_request_duration_seconds".into()
+}
+
+fn default_scrape_period() -> i32 {
+    5
+}

@@ -1,0 +1,92 @@
+//! Names of conditions and their reasons, in one place so that documents and tests can list them.
+
+/// Types of the conditions in `status.conditions`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// The API serves with the replicas that are wanted. Summary of the others, as kstatus reads it.
+    Ready,
+    /// The operator is still making the cluster match the spec. Absent or False at rest, as kstatus reads it.
+    Reconciling,
+    /// The spec cannot be carried out until somebody changes something. Absent or False otherwise.
+    Stalled,
+    /// The operator decides on replicas. False while metrics are missing, replicas are pinned or the spec forbids it.
+    ScalingActive,
+    /// The wanted number of replicas was cut by a bound.
+    ScalingLimited,
+    /// Latency could be read from the replicas.
+    MetricsAvailable,
+    /// The managed cache answers. Absent for the other kinds.
+    CacheReady,
+}
+
+impl ConditionType {
+    /// All types, in the order in which status lists them.
+    pub const ALL: [Self; 7] = [
+        Self::Ready,
+        Self::Reconciling,
+        Self::Stalled,
+        Self::ScalingActive,
+        Self::ScalingLimited,
+        Self::MetricsAvailable,
+        Self::CacheReady,
+    ];
+
+    /// The `type` field of the condition.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+            Self::ScalingActive => "ScalingActive",
+            Self::ScalingLimited => "ScalingLimited",
+            Self::MetricsAvailable => "MetricsAvailable",
+            Self::CacheReady => "CacheReady",
+        }
+    }
+}
+
+/// Reasons of conditions.
+pub mod reason {
+    /// Everything wanted is there and ready.
+    pub const AVAILABLE: &str = "Available";
+    /// Some wanted replicas are not ready yet, or no longer.
+    pub const REPLICAS_UNAVAILABLE: &str = "ReplicasUnavailable";
+    /// A new pod template is being rolled out.
+    pub const ROLLOUT_IN_PROGRESS: &str = "RolloutInProgress";
+    /// A rollout made no progress within its deadline: the new pods do not become ready.
+    pub const ROLLOUT_STUCK: &str = "RolloutStuck";
+    /// Replicas are pinned to 0.
+    pub const HIBERNATED: &str = "Hibernated";
+    /// The stored spec cannot be read; the last good state keeps serving.
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// A call to the API server failed; it is tried again.
+    pub const APPLY_FAILED: &str = "ApplyFailed";
+    /// A Secret that the spec names, or its key, is not there.
+    pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+    /// A child's name is taken by an object of somebody else.
+    pub const NAME_CONFLICT: &str = "NameConflict";
+    /// Nothing is left to do.
+    pub const RECONCILED: &str = "Reconciled";
+    /// The operator decides on replicas.
+    pub const ENABLED: &str = "Enabled";
+    /// `spec.replicas.pinned` decides on replicas.
+    pub const PINNED: &str = "Pinned";
+    /// The number wanted is within the bounds.
+    pub const WITHIN_BOUNDS: &str = "WithinBounds";
+    /// More replicas are needed than `spec.replicas.max`.
+    pub const TOO_MANY_REPLICAS: &str = "TooManyReplicas";
+    /// Fewer replicas would do than `spec.replicas.min`.
+    pub const TOO_FEW_REPLICAS: &str = "TooFewReplicas";
+    /// SQLite inside the pod cannot be shared, so there is one replica only.
+    pub const EMBEDDED_DATABASE: &str = "EmbeddedDatabase";
+    /// Latency was read from the replicas.
+    pub const SCRAPED: &str = "Scraped";
+    /// No replica is ready yet, so there is nothing to read.
+    pub const NO_READY_PODS: &str = "NoReadyPods";
+    /// Too few replicas could be read; the number of replicas is held.
+    pub const SCRAPE_FAILED: &str = "ScrapeFailed";
+    /// The replicas answer, but not with the histogram that `spec.metrics` names.
+    pub const HISTOGRAM_MISSING: &str = "HistogramMissing";
+    /// The managed cache does not answer; reads go to the database.
+    pub const CACHE_UNAVAILABLE: &str = "CacheUnavailable";
+}

@@ -1,0 +1,20 @@
+//! The `ApiDeployment` resource: its types, its schema and the names of its conditions.
+//!
+//! This crate never talks to a cluster. `crdgen` prints the CustomResourceDefinition; the copy under
+//! `generated/` is committed and a test fails when it is stale.
+
+mod app;
+mod condition;
+mod quantity;
+mod status;
+
+pub use app::{
+    ApiDeployment, ApiDeploymentSpec, Cache, CacheKind, Database, DatabaseKind, Disabled, Embedded, ExternalCache,
+    ExternalDatabase, Latency, ManagedCache, Metrics, Probe, Probes, Replicas, SecretKeySelector, UrlSource,
+};
+pub use condition::{ConditionType, reason};
+pub use quantity::{DurationError, QuantityError, parse_duration, quantity_bytes};
+pub use status::{ApiDeploymentStatus, CacheStatus, LastDecision, LatencyStatus};
+
+/// Domain of every label, annotation and field manager that Plimsoll writes.
+pub const DOMAIN: &str = "plimsoll.dev";

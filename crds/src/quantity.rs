@@ -1,0 +1,112 @@
+//! Durations and quantities of the spec, read into numbers with units.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+/// A duration that is not of the form `100ms` or `1.5s`.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{text:?} is not a duration; write a number and its unit, such as 100ms or 1.5s")]
+pub struct DurationError {
+    text: String,
+}
+
+/// A quantity that is not a whole number of bytes.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{text:?} is not a quantity of memory; write a number and its unit, such as 64Mi")]
+pub struct QuantityError {
+    text: String,
+}
+
+/// Reads `100ms` or `1.5s`, the forms that the schema admits.
+///
+/// # Errors
+/// [`DurationError`] for any other text, and for more than a day.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    const DAY_SECONDS: f64 = 86_400.0;
+    let error = || DurationError { text: text.to_owned() };
+    let (number, seconds_per_unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 0.001),
+        None => (text.strip_suffix('s').ok_or_else(error)?, 1.0),
+    };
+    if !number.starts_with(|c: char| c.is_ascii_digit()) || !number.ends_with(|c: char| c.is_ascii_digit()) {
+        return Err(error());
+    }
+    if !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        return Err(error());
+    }
+    let seconds = number.parse::<f64>().map_err(|_| error())? * seconds_per_unit;
+    if seconds > DAY_SECONDS {
+        return Err(error());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// Reads a quantity of memory in bytes, rounded down. Kubernetes' suffixes: `k M G T P E` and `Ki Mi Gi Ti Pi Ei`.
+///
+/// # Errors
+/// [`QuantityError`] for a negative number, another suffix, or more than 2⁶³ bytes.
+pub fn quantity_bytes(quantity: &Quantity) -> Result<u64, QuantityError> {
+    const SUFFIXES: [(&str, f64); 12] = [
+        ("Ki", 1024.0),
+        ("Mi", 1_048_576.0),
+        ("Gi", 1_073_741_824.0),
+        ("Ti", 1_099_511_627_776.0),
+        ("Pi", 1_125_899_906_842_624.0),
+        ("Ei", 1_152_921_504_606_846_976.0),
+        ("k", 1e3),
+        ("M", 1e6),
+        ("G", 1e9),
+        ("T", 1e12),
+        ("P", 1e15),
+        ("E", 1e18),
+    ];
+    let text = quantity.0.as_str();
+    let (number, factor) = SUFFIXES
+        .iter()
+        .find_map(|(suffix, factor)| text.strip_suffix(suffix).map(|number| (number, *factor)))
+        .unwrap_or((text, 1.0));
+    let bytes = number.parse::<f64>().map_or(f64::NAN, |number| number * factor);
+    if (0.0..9.2e18).contains(&bytes) { Ok(bytes as u64) } else { Err(QuantityError { text: text.to_owned() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_durations_of_the_schema() {
+        assert_eq!(parse_duration("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        for text in ["", "100", "ms", "-1s", "1e3s", "1 s", ".5s", "5.s", "1m", "infs", "1..5s"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_quantities_of_memory() {
+        let bytes = |text: &str| quantity_bytes(&Quantity(text.into()));
+        assert_eq!(bytes("64Mi"), Ok(67_108_864));
+        assert_eq!(bytes("1.5Gi"), Ok(1_610_612_736));
+        assert_eq!(bytes("64M"), Ok(64_000_000));
+        assert_eq!(bytes("1e3"), Ok(1000));
+        for text in ["", "Mi", "-1Mi", "NaN", "64mb", "inf"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "\\PC{0,20}") {
+            let _ = parse_duration(&text);
+            let _ = quantity_bytes(&Quantity(text));
+        }
+
+        #[test]
+        fn milliseconds_survive(ms in 0_u64..60_000) {
+            prop_assert_eq!(parse_duration(&format!("{ms}ms")), Ok(Duration::from_millis(ms)));
+        }
+    }
+}

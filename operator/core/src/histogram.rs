@@ -1,0 +1,274 @@
+//! Cumulative histograms of pods: turns two readings into what happened between them, and merges that over pods.
+//!
+//! It never averages percentiles, and it never reads a missing or broken number as zero.
+
+use std::time::Duration;
+
+/// Edges this close, relative to their size, are the same edge.
+const EDGE_TOLERANCE: f64 = 1e-9;
+
+/// Standard normal quantile of a two-sided 95 % interval.
+const Z_95: f64 = 1.959_964;
+
+/// One reading of one pod: everything it has counted since it started.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// Finite upper edges in seconds, ascending, each with the number of requests between it and the edge below.
+    buckets: Vec<Bucket>,
+    /// Requests slower than the last edge.
+    overflow: f64,
+    /// Requests being served, if the pod says so.
+    pub in_flight: Option<f64>,
+    /// Requests refused because of load since the pod started, if it says so.
+    pub shed: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Bucket {
+    edge_seconds: f64,
+    count: f64,
+}
+
+/// Why a pod's answer was not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rejection {
+    /// No answer within the deadline.
+    Timeout,
+    /// The connection could not be made, or broke.
+    Connection,
+    /// An HTTP status other than 200.
+    HttpStatus,
+    /// The answer is longer than the cap.
+    TooLarge,
+    /// The answer is not an exposition in Prometheus' text format.
+    NotExposition,
+    /// The exposition lacks the histogram.
+    HistogramMissing,
+    /// The histogram lacks the `+Inf` bucket, which holds the number of all requests.
+    NoInfBucket,
+    /// A count is negative, infinite or not a number.
+    InvalidCount,
+    /// A bucket holds fewer requests than a lower one, though buckets are cumulative.
+    NotMonotone,
+}
+
+impl Rejection {
+    /// The rejection in one word, for labels and messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "Timeout",
+            Self::Connection => "Connection",
+            Self::HttpStatus => "HttpStatus",
+            Self::TooLarge => "TooLarge",
+            Self::NotExposition => "NotExposition",
+            Self::HistogramMissing => "HistogramMissing",
+            Self::NoInfBucket => "NoInfBucket",
+            Self::InvalidCount => "InvalidCount",
+            Self::NotMonotone => "NotMonotone",
+        }
+    }
+}
+
+impl Snapshot {
+    /// Checks and stores cumulative buckets `(upper edge in seconds, requests up to it)`, in any order. An edge that
+    /// comes twice counts twice: so series of one histogram that differ in other labels are summed. No bucket at all
+    /// is a pod that has served nothing yet.
+    ///
+    /// # Errors
+    /// [`Rejection::InvalidCount`], [`Rejection::NoInfBucket`] or [`Rejection::NotMonotone`].
+    pub fn new(
+        mut cumulative: Vec<(f64, f64)>,
+        in_flight: Option<f64>,
+        shed: Option<f64>,
+    ) -> Result<Self, Rejection> {
+        let valid = |value: f64| value.is_finite() && value >= 0.0;
+        if !cumulative.iter().all(|&(edge, count)| !edge.is_nan() && valid(count)) {
+            return Err(Rejection::InvalidCount);
+        }
+        if !in_flight.is_none_or(f64::is_finite) || !shed.is_none_or(valid) {
+            return Err(Rejection::InvalidCount);
+        }
+        // A gauge that is counted up and down from several threads may read just below zero.
+        let in_flight = in_flight.map(|value| value.max(0.0));
+        cumulative.sort_by(|a, b| a.0.total_cmp(&b.0));
+        cumulative.dedup_by(|next, kept| {
+            let same = next.0.total_cmp(&kept.0).is_eq();
+            if same {
+                kept.1 += next.1;
+            }
+            same
+        });
+        let Some(&(last_edge, total)) = cumulative.last() else {
+            return Ok(Self { in_flight, shed, ..Self::default() });
+        };
+        if last_edge != f64::INFINITY {
+            return Err(Rejection::NoInfBucket);
+        }
+        cumulative.pop();
+        let mut below = 0.0;
+        let mut buckets = Vec::with_capacity(cumulative.len());
+        for (edge_seconds, up_to) in cumulative {
+            if up_to < below {
+                return Err(Rejection::NotMonotone);
+            }
+            buckets.push(Bucket { edge_seconds, count: up_to - below });
+            below = up_to;
+        }
+        if total < below {
+            return Err(Rejection::NotMonotone);
+        }
+        Ok(Self { buckets, overflow: total - below, in_flight, shed })
+    }
+
+    /// What happened between `earlier` and this reading of the same pod. A count that is lower than before means that
+    /// the process has restarted; then everything it has counted since is new.
+    pub fn since(&self, earlier: &Self) -> Delta {
+        let same_edges = earlier.buckets.is_empty()
+            || (self.buckets.len() == earlier.buckets.len()
+                && self
+                    .buckets
+                    .iter()
+                    .zip(&earlier.buckets)
+                    .all(|(a, b)| a.edge_seconds.total_cmp(&b.edge_seconds).is_eq()));
+        let restarted = !same_edges
+            || self.overflow < earlier.overflow
+            || self.shed < earlier.shed
+            || self.buckets.iter().zip(&earlier.buckets).any(|(a, b)| a.count < b.count);
+        let nothing = Self::default();
+        let earlier = if restarted { &nothing } else { earlier };
+        let before = |index: usize| earlier.buckets.get(index).map_or(0.0, |bucket| bucket.count);
+        let mut up_to = 0.0;
+        let edges = self
+            .buckets
+            .iter()
+            .enumerate()
+            .map(|(index, bucket)| {
+                up_to += bucket.count - before(index);
+                (bucket.edge_seconds, up_to)
+            })
+            .collect();
+        Delta {
+            edges,
+            total: up_to + self.overflow - earlier.overflow,
+            shed: self.shed.unwrap_or(0.0) - earlier.shed.unwrap_or(0.0),
+        }
+    }
+}
+
+/// Requests that ended in some span of time, of one pod or of several.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Delta {
+    /// Finite upper edges in seconds, ascending, each with the number of requests up to it.
+    edges: Vec<(f64, f64)>,
+    /// Requests in all.
+    pub total: f64,
+    /// Requests refused because of load; they are not in `total`.
+    pub shed: f64,
+}
+
+/// A percentile read from buckets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantile {
+    /// The percentile in seconds.
+    pub seconds: f64,
+    /// The rank lies above the highest edge: the percentile is `seconds` or anything more.
+    pub saturated: bool,
+}
+
+impl Delta {
+    /// Adds the requests of another pod or span. Where edges differ, as between two versions of the API, only the
+    /// common ones are kept: counts up to a common edge add up exactly.
+    pub fn add(&mut self, other: &Self) {
+        if self.total == 0.0 {
+            self.edges.clone_from(&other.edges);
+        } else if other.total > 0.0 {
+            let mut merged = Vec::with_capacity(self.edges.len());
+            let mut theirs = other.edges.iter().peekable();
+            for &(edge, count) in &self.edges {
+                while theirs
+                    .next_if(|&&(other_edge, _)| other_edge < edge && !same_edge(other_edge, edge))
+                    .is_some()
+                {}
+                if let Some(&(_, other_count)) =
+                    theirs.next_if(|&&(other_edge, _)| same_edge(other_edge, edge))
+                {
+                    merged.push((edge, count + other_count));
+                }
+            }
+            self.edges = merged;
+        }
+        self.total += other.total;
+        self.shed += other.shed;
+    }
+
+    /// Forgets the edges and keeps the sums.
+    pub fn forget_edges(&mut self) {
+        self.edges = Vec::new();
+    }
+
+    /// The `q`-quantile, linear within its bucket. None without requests or without a finite edge.
+    pub fn quantile(&self, q: f64) -> Option<Quantile> {
+        let &(highest, _) = self.edges.last()?;
+        if self.total <= 0.0 {
+            return None;
+        }
+        let rank = q * self.total;
+        let (mut lower_edge, mut below) = (0.0, 0.0);
+        for &(edge, up_to) in &self.edges {
+            if up_to >= rank && up_to > below {
+                let seconds =
+                    lower_edge + (edge - lower_edge) * ((rank - below) / (up_to - below)).clamp(0.0, 1.0);
+                return Some(Quantile { seconds, saturated: false });
+            }
+            (lower_edge, below) = (edge, up_to);
+        }
+        Some(Quantile { seconds: highest, saturated: true })
+    }
+
+    /// Requests that took longer than `target`: exact when an edge lies there, otherwise counted from the next lower
+    /// edge, which is never too few.
+    pub fn slower_than(&self, target: Duration) -> f64 {
+        let target_seconds = target.as_secs_f64();
+        let within = self
+            .edges
+            .iter()
+            .rev()
+            .find(|&&(edge, _)| edge < target_seconds || same_edge(edge, target_seconds))
+            .map_or(0.0, |&(_, up_to)| up_to);
+        (self.total - within).max(0.0)
+    }
+}
+
+fn same_edge(a: f64, b: f64) -> bool {
+    (a - b).abs() <= EDGE_TOLERANCE * a.abs().max(b.abs())
+}
+
+/// The share in which `bad` of `total` came out, with what chance leaves open.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share {
+    /// Lower end of the 95 % interval.
+    pub lower: f64,
+    /// The share itself; 0 without trials.
+    pub value: f64,
+    /// Upper end of the 95 % interval; 1 without trials.
+    pub upper: f64,
+}
+
+impl Share {
+    /// Wilson's score interval, which stays within 0..=1 and behaves for rare events.
+    pub fn wilson(bad: f64, total: f64) -> Self {
+        if total <= 0.0 {
+            return Self { lower: 0.0, value: 0.0, upper: 1.0 };
+        }
+        let value = (bad / total).clamp(0.0, 1.0);
+        let z2 = Z_95 * Z_95;
+        let centre = value + z2 / (2.0 * total);
+        let half = Z_95 * (value * (1.0 - value) / total + z2 / (4.0 * total * total)).sqrt();
+        let scale = 1.0 + z2 / total;
+        Self {
+            lower: ((centre - half) / scale).clamp(0.0, value),
+            value,
+            upper: ((centre + half) / scale).clamp(value, 1.0),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Everything a decision may look at, including what time it is.
+//!
+//! It holds data only; nothing here reads a clock, a cluster or a random number.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, DatabaseKind, parse_duration};
+
+use crate::histogram::{Rejection, Snapshot};
+use crate::memory::Memory;
+
+/// What one decision is made from.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// The time of the decision.
+    pub now: Timestamp,
+    /// The resource as read.
+    pub app: ApiDeployment,
+    /// What the operator was started with.
+    pub settings: Settings,
+    /// The cluster as read.
+    pub observed: Observed,
+    /// What the pods said. Absent between two scrapes: then the number of replicas changes only by the spec.
+    pub scrape: Option<Scrape>,
+    /// What earlier decisions left for this one.
+    pub memory: Memory,
+    /// Fresh credentials, used only if the managed cache has none yet.
+    pub fresh_credentials: Credentials,
+}
+
+/// What the operator was started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Image of the bundled API.
+    pub api_image: String,
+    /// Image of the managed cache.
+    pub redis_image: String,
+}
+
+/// The children as they are in the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The API's Deployment.
+    pub deployment: Child<Deployment>,
+    /// The API's Service.
+    pub service: Child<Service>,
+    /// The managed cache's Deployment.
+    pub cache_deployment: Child<Deployment>,
+    /// The managed cache's Service.
+    pub cache_service: Child<Service>,
+    /// The managed cache's Secret.
+    pub cache_secret: Child<CacheSecret>,
+    /// `(Secret, key)` pairs that the spec names and that are not there.
+    pub missing_secret_keys: Vec<(String, String)>,
+}
+
+/// One child, looked up by its name.
+#[derive(Clone, Debug, Default)]
+pub enum Child<K> {
+    /// Nobody has an object of that name.
+    #[default]
+    Absent,
+    /// Ours.
+    Owned(Box<K>),
+    /// Somebody else's; it is never touched.
+    Foreign,
+}
+
+/// What is read of the managed cache's Secret; its values are not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheSecret {
+    /// Changes when the credentials do.
+    pub revision: String,
+}
+
+/// Credentials of the managed cache.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// Letters and digits only, so that it needs no escaping in a URL or an ACL file.
+    pub password: String,
+    /// Names this set of credentials without revealing it.
+    pub revision: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("revision", &self.revision).finish_non_exhaustive()
+    }
+}
+
+/// What the pods said in one round.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scrape {
+    /// One entry for each pod that was Ready and not terminating when the round began.
+    pub pods: Vec<PodSample>,
+}
+
+/// What one pod said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodSample {
+    /// UID of the pod.
+    pub uid: String,
+    /// When its answer arrived.
+    pub at: Timestamp,
+    /// Its counts, or why they are not used.
+    pub reading: Result<Snapshot, Rejection>,
+}
+
+/// The promise, read into numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Targets {
+    /// Time within which 95 % of requests are answered.
+    pub p95: Option<Duration>,
+    /// Time within which 99 % of requests are answered.
+    pub p99: Option<Duration>,
+}
+
+/// Share of requests that may be slower than the p95 target.
+pub const BUDGET_P95: f64 = 0.05;
+/// Share of requests that may be slower than the p99 target.
+pub const BUDGET_P99: f64 = 0.01;
+
+impl Targets {
+    /// Reads the targets of a spec.
+    ///
+    /// # Errors
+    /// What to write instead, when a target cannot be read or none is set. The schema refuses both; an object stored
+    /// under an older schema may still have them.
+    pub fn of(spec: &ApiDeploymentSpec) -> Result<Self, String> {
+        let read = |field: &str, text: Option<&String>| {
+            text.map(|text| parse_duration(text))
+                .transpose()
+                .map_err(|error| format!("spec.latency.{field}: {error}"))
+        };
+        let targets = Self {
+            p95: read("p95", spec.latency.p95.as_ref())?,
+            p99: read("p99", spec.latency.p99.as_ref())?,
+        };
+        if targets.p95.is_none() && targets.p99.is_none() {
+            return Err("spec.latency: write at least one target, such as p99: 250ms".into());
+        }
+        Ok(targets)
+    }
+
+    /// The targets that are set, each with the share of requests that may exceed it.
+    pub fn each(self) -> impl Iterator<Item = (&'static str, Duration, f64)> {
+        let p95 = self.p95.map(|target| ("p95", target, BUDGET_P95));
+        let p99 = self.p99.map(|target| ("p99", target, BUDGET_P99));
+        p95.into_iter().chain(p99)
+    }
+}
+
+/// How many replicas the spec allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Fewest.
+    pub min: i32,
+    /// Most.
+    pub max: i32,
+    /// Exactly this many.
+    pub pinned: Option<i32>,
+    /// The bounds were cut to one replica because the database lives inside the pod.
+    pub embedded_database: bool,
+}
+
+impl Bounds {
+    /// Reads the bounds of a spec.
+    pub fn of(spec: &ApiDeploymentSpec) -> Self {
+        let replicas = &spec.replicas;
+        let embedded = matches!(spec.database(), DatabaseKind::Embedded);
+        let most = if embedded { 1 } else { i32::MAX };
+        let asked = replicas.pinned.unwrap_or(replicas.max);
+        Self {
+            min: replicas.min.min(most),
+            max: replicas.max.max(replicas.min).min(most),
+            pinned: replicas.pinned.map(|pinned| pinned.min(most)),
+            embedded_database: embedded && asked > 1,
+        }
+    }
+}
+
+impl<K> Child<K> {
+    /// The child, if it is ours.
+    pub fn owned(&self) -> Option<&K> {
+        match self {
+            Self::Owned(child) => Some(child),
+            Self::Absent | Self::Foreign => None,
+        }
+    }
+}
+
+/// Sorts an object found under a child's name by its owner's UID: a name alone proves nothing.
+pub fn child_of<K>(owner_uid: &str, found: Option<(K, &ObjectMeta)>) -> Child<K> {
+    match found {
+        None => Child::Absent,
+        Some((object, metadata)) => {
+            let owned = metadata
+                .owner_references
+                .iter()
+                .flatten()
+                .any(|owner| owner.uid == owner_uid && owner.controller == Some(true));
+            if owned { Child::Owned(Box::new(object)) } else { Child::Foreign }
+        }
+    }
+}

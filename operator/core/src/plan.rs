@@ -1,0 +1,321 @@
+//! What a decision says: the steps to take, why, and what the status may report of it.
+//!
+//! A plan leaves nothing to choose to whoever carries it out.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Secret, Service};
+use serde::{Serialize, Serializer};
+
+use crate::memory::{Change, Memory};
+
+/// The outcome of one decision.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What to write, in this order; a step that fails ends the plan.
+    pub steps: Vec<Step>,
+    /// How many replicas, and why.
+    pub decision: Decision,
+    /// What the status may say if the steps succeed.
+    pub findings: Findings,
+    /// For the next decision. Confirmed writes are added to it by whoever makes them.
+    pub memory: Memory,
+}
+
+/// One write.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Creates the managed cache's Secret; never overwrites one.
+    CreateSecret(Box<Secret>),
+    /// Applies a Service.
+    ApplyService {
+        /// Which one.
+        kind: ChildKind,
+        /// As it should be, with the UID of the existing one if there is one.
+        service: Box<Service>,
+        /// Hash of it, for the record of own writes.
+        hash: u64,
+    },
+    /// Creates the API's Deployment with its replicas at once; refuses if the name is taken.
+    CreateDeployment {
+        /// As it should be, with `spec.replicas`.
+        deployment: Box<Deployment>,
+    },
+    /// Applies a Deployment; that of the API goes without `spec.replicas`.
+    ApplyDeployment {
+        /// Which one.
+        kind: ChildKind,
+        /// As it should be, with the UID of the existing one if there is one.
+        deployment: Box<Deployment>,
+        /// Hash of it, for the record of own writes.
+        hash: u64,
+    },
+    /// Sets the replicas of the API's Deployment, and nothing else of it.
+    Scale {
+        /// Name of the Deployment.
+        name: String,
+        /// UID of the Deployment, unless this plan creates it.
+        uid: Option<String>,
+        /// The change.
+        change: Change,
+    },
+    /// Deletes a child that is no longer wanted, if it still is the one that was seen.
+    Delete {
+        /// Which one.
+        kind: ChildKind,
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
+}
+
+/// The children, in the order in which they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChildKind {
+    /// Secret of the managed cache.
+    CacheSecret,
+    /// Service of the managed cache.
+    CacheService,
+    /// Deployment of the managed cache.
+    CacheDeployment,
+    /// Service of the API.
+    Service,
+    /// Deployment of the API: its template.
+    Deployment,
+    /// Deployment of the API: its replicas, which have a field manager of their own.
+    Replicas,
+}
+
+impl fmt::Display for ChildKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CacheSecret => "Secret",
+            Self::CacheService | Self::Service => "Service",
+            Self::CacheDeployment | Self::Deployment => "Deployment",
+            Self::Replicas => "replicas of Deployment",
+        })
+    }
+}
+
+/// Why the replicas are what they are. Every decision has one, holding included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The Deployment is made.
+    Initial,
+    /// Too many requests were slower than a target, or were refused.
+    LatencyOverTarget,
+    /// Load is close to where replicas failed before.
+    LoadNearCapacity,
+    /// Fewer replicas would carry the load.
+    LoadBelowCapacity,
+    /// Targets are met, and fewer replicas might not meet them.
+    HoldingWithinTarget,
+    /// Too few requests to tell.
+    HoldingTooFewRequests,
+    /// More replicas than the load needs have just become ready; clients are still moving to them.
+    HoldingLoadSpreading,
+    /// Adding replicas did not help; the database, the cache or something else they share is the bottleneck.
+    DependencyBound,
+    /// Too few pods could be read; no data is not low load.
+    MetricsUnavailable,
+    /// A new pod template is being rolled out.
+    RolloutInProgress,
+    /// Wanted replicas are not ready yet.
+    PodsStarting,
+    /// Fewer replicas would do, but the last change is too recent.
+    CoolingDown,
+    /// `spec.replicas.pinned` says so.
+    Pinned,
+    /// `spec.replicas.pinned` is 0.
+    Hibernated,
+    /// More replicas are needed than `spec.replicas.max`, or there were more than it.
+    AtMax,
+    /// Fewer replicas would do than `spec.replicas.min`, or there were fewer.
+    AtMin,
+    /// The database inside the pod allows one replica.
+    EmbeddedDatabase,
+    /// The stored spec cannot be read.
+    InvalidSpec,
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 18] = [
+        Self::Initial,
+        Self::LatencyOverTarget,
+        Self::LoadNearCapacity,
+        Self::LoadBelowCapacity,
+        Self::HoldingWithinTarget,
+        Self::HoldingTooFewRequests,
+        Self::HoldingLoadSpreading,
+        Self::DependencyBound,
+        Self::MetricsUnavailable,
+        Self::RolloutInProgress,
+        Self::PodsStarting,
+        Self::CoolingDown,
+        Self::Pinned,
+        Self::Hibernated,
+        Self::AtMax,
+        Self::AtMin,
+        Self::EmbeddedDatabase,
+        Self::InvalidSpec,
+    ];
+
+    /// The reason in one CamelCase word, for conditions, Events and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Initial => "Initial",
+            Self::LatencyOverTarget => "LatencyOverTarget",
+            Self::LoadNearCapacity => "LoadNearCapacity",
+            Self::LoadBelowCapacity => "LoadBelowCapacity",
+            Self::HoldingWithinTarget => "HoldingWithinTarget",
+            Self::HoldingTooFewRequests => "HoldingTooFewRequests",
+            Self::HoldingLoadSpreading => "HoldingLoadSpreading",
+            Self::DependencyBound => "DependencyBound",
+            Self::MetricsUnavailable => "MetricsUnavailable",
+            Self::RolloutInProgress => "RolloutInProgress",
+            Self::PodsStarting => "PodsStarting",
+            Self::CoolingDown => "CoolingDown",
+            Self::Pinned => "Pinned",
+            Self::Hibernated => "Hibernated",
+            Self::AtMax => "AtMax",
+            Self::AtMin => "AtMin",
+            Self::EmbeddedDatabase => "EmbeddedDatabase",
+            Self::InvalidSpec => "InvalidSpec",
+        }
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// A decision about replicas, with the numbers it was made from. Numbers that could not be known are null.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision {
+    /// When it was taken.
+    #[serde(serialize_with = "rfc3339_ms")]
+    pub time: Timestamp,
+    /// Replicas wanted before.
+    pub from: i32,
+    /// Replicas wanted since.
+    pub to: i32,
+    /// Why, in one word.
+    pub reason: Reason,
+    /// Why, with the numbers.
+    pub message: String,
+    /// What the pods said. Absent fields could not be known.
+    #[serde(flatten)]
+    pub evidence: Evidence,
+}
+
+/// The numbers behind a decision.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    /// Offered load: completed, refused and newly waiting requests per second.
+    pub requests_per_second: Option<f64>,
+    /// Completed requests per second.
+    pub completed_per_second: Option<f64>,
+    /// Requests refused because of load, per second.
+    pub shed_per_second: Option<f64>,
+    /// Requests being served.
+    pub in_flight: Option<f64>,
+    /// 95th percentile over the fast window, in milliseconds.
+    pub p95_ms: Option<f64>,
+    /// 99th percentile over the fast window, in milliseconds.
+    pub p99_ms: Option<f64>,
+    /// The percentiles are at least this, because they lie above the highest bucket edge.
+    pub saturated: bool,
+    /// Share of requests over the strictest target that is set, which is p99 if it is.
+    pub bad_share: Option<f64>,
+    /// Requests in the fast window.
+    pub requests: f64,
+    /// Length of the fast window, in seconds.
+    pub window_seconds: f64,
+    /// Completed requests per second at which one replica failed its targets, as far as known.
+    pub capacity_per_replica: Option<f64>,
+    /// Replicas that are ready.
+    pub ready_replicas: i32,
+    /// Ready pods that were asked.
+    pub pods_ready: usize,
+    /// Ready pods whose answer was used.
+    pub pods_scraped: usize,
+    /// Ready pods whose answer was not used, by reason.
+    pub pods_excluded: std::collections::BTreeMap<&'static str, usize>,
+}
+
+/// What a status is made from, once the plan is carried out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Findings {
+    /// Replicas wanted.
+    pub wanted: i32,
+    /// Replicas ready.
+    pub ready: i32,
+    /// The API's Deployment, as it comes along.
+    pub rollout: Rollout,
+    /// The spec cannot be read; the text says what to write.
+    pub invalid_spec: Option<String>,
+    /// Children whose name is taken, as `Service posts`.
+    pub name_conflicts: Vec<String>,
+    /// `(Secret, key)` pairs that are not there.
+    pub missing_secret_keys: Vec<(String, String)>,
+    /// How the wanted number was cut.
+    pub limit: Option<Limit>,
+    /// Whether latency could be read; absent when it was not tried.
+    pub metrics: Option<MetricsState>,
+    /// The managed cache is ready; absent for the other kinds.
+    pub cache_ready: Option<bool>,
+    /// Percentiles over the slow window in seconds, p95 and p99, where they can be known.
+    pub latency_seconds: [Option<f64>; 2],
+    /// The plan writes to the cluster.
+    pub writes: bool,
+}
+
+/// How a Deployment comes along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rollout {
+    /// It does not exist, or its controller has not seen it yet.
+    #[default]
+    Unseen,
+    /// New pods replace old ones.
+    InProgress,
+    /// New pods do not become ready.
+    Stuck,
+    /// All pods are of the current template.
+    Done,
+}
+
+/// How the wanted number was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// By `spec.replicas.max`.
+    Max(i32),
+    /// By `spec.replicas.min`.
+    Min(i32),
+    /// By the database inside the pod.
+    EmbeddedDatabase,
+}
+
+/// Whether latency could be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricsState {
+    /// From at least half of the ready pods.
+    Scraped,
+    /// There is no ready pod.
+    NoReadyPods,
+    /// The pods answer without the histogram.
+    HistogramMissing,
+    /// From fewer than half of the ready pods; the text says how many, and why not.
+    Failed(String),
+}
+
+fn rfc3339_ms<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{time:.3}"))
+}

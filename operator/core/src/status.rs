@@ -1,0 +1,346 @@
+//! The status from what was found and what came of it.
+//!
+//! Pure: it never decides anything, and it never lets noise become a change.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use plimsoll_crds::{
+    ApiDeployment, ApiDeploymentStatus, CacheKind, CacheStatus, ConditionType, LastDecision, LatencyStatus,
+    reason,
+};
+
+use crate::build;
+use crate::memory::seconds_between;
+use crate::plan::{Decision, Findings, Limit, MetricsState, Reason, Rollout};
+use crate::scale::EMBEDDED_DATABASE;
+
+/// Changes of latency, load and holding reasons are written at most this often.
+const QUIET_SECONDS: f64 = 15.0;
+
+/// What came of a plan.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome<'a> {
+    /// All steps were carried out.
+    Converged {
+        /// What was found.
+        findings: &'a Findings,
+        /// What was decided.
+        decision: &'a Decision,
+    },
+    /// Reading or writing failed.
+    Failed {
+        /// What was tried and what came back.
+        message: &'a str,
+    },
+}
+
+/// The next status of a resource.
+pub fn next(app: &ApiDeployment, outcome: Outcome<'_>, now: Timestamp) -> ApiDeploymentStatus {
+    let before = app.status.clone().unwrap_or_default();
+    let generation = app.metadata.generation;
+    let mut conditions = Conditions { before: &before.conditions, generation, now, next: Vec::new() };
+    match outcome {
+        Outcome::Converged { findings, decision } => {
+            conditions.of_findings(findings, decision);
+            let mut status = ApiDeploymentStatus {
+                observed_generation: generation,
+                replicas: Some(findings.wanted),
+                ready_replicas: Some(findings.ready),
+                selector: Some(build::selector_text(app)),
+                latency: Some(latency(app, findings)),
+                last_decision: Some(last_decision(before.last_decision.clone(), decision)),
+                cache: Some(cache(app, findings)),
+                conditions: conditions.next,
+            };
+            if findings.invalid_spec.is_some() {
+                // The last good state keeps serving; nothing else is known of this spec.
+                status = ApiDeploymentStatus {
+                    conditions: status.conditions,
+                    observed_generation: generation,
+                    ..before
+                };
+            }
+            status
+        }
+        Outcome::Failed { message } => {
+            conditions.of_failure(message);
+            let kept = conditions
+                .before
+                .iter()
+                .filter(|old| !conditions.next.iter().any(|new| new.type_ == old.type_));
+            let kept = kept.cloned().collect::<Vec<_>>();
+            conditions.next.extend(kept);
+            conditions.next.sort_by_key(|condition| {
+                ConditionType::ALL.iter().position(|t| t.as_str() == condition.type_)
+            });
+            ApiDeploymentStatus {
+                // Not observed: the spec of this generation is not carried out yet.
+                conditions: conditions.next,
+                selector: Some(build::selector_text(app)),
+                ..before
+            }
+        }
+    }
+}
+
+/// Whether a status says something new. What changes all the time is news only every quarter of a minute.
+pub fn worth_writing(
+    stored: Option<&ApiDeploymentStatus>,
+    next: &ApiDeploymentStatus,
+    last_write: Option<Timestamp>,
+    now: Timestamp,
+) -> bool {
+    let Some(stored) = stored else { return true };
+    if stored == next {
+        return false;
+    }
+    let quiet = |status: &ApiDeploymentStatus| {
+        let mut status = status.clone();
+        status.latency = None;
+        status.last_decision = None;
+        for condition in &mut status.conditions {
+            condition.message.clear();
+        }
+        status
+    };
+    let scaled = next.last_decision.as_ref().is_some_and(|decision| decision.from != decision.to)
+        && next.last_decision != stored.last_decision;
+    scaled
+        || quiet(stored) != quiet(next)
+        || last_write.is_none_or(|last| !(0.0..QUIET_SECONDS).contains(&seconds_between(last, now)))
+}
+
+/// A duration in seconds, rounded to two digits: `87ms`, `430ms`, `1.2s`.
+pub fn two_digits(seconds: f64) -> String {
+    let ms = (seconds * 1000.0).max(0.0);
+    if ms < 1.0 {
+        return "1ms".into();
+    }
+    let unit = 10_f64.powf(ms.log10().floor() - 1.0);
+    let rounded = ((ms / unit).round() * unit).round();
+    if rounded < 1000.0 { format!("{rounded:.0}ms") } else { format!("{}s", rounded / 1000.0) }
+}
+
+struct Conditions<'a> {
+    before: &'a [Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+    next: Vec<Condition>,
+}
+
+impl Conditions<'_> {
+    fn set(&mut self, type_: ConditionType, status: &str, reason: &str, message: impl Into<String>) {
+        let since = self
+            .before
+            .iter()
+            .find(|condition| condition.type_ == type_.as_str() && condition.status == status)
+            .map_or(Time(self.now), |condition| condition.last_transition_time.clone());
+        self.next.push(Condition {
+            type_: type_.as_str().into(),
+            status: status.into(),
+            reason: reason.into(),
+            message: message.into(),
+            observed_generation: self.generation,
+            last_transition_time: since,
+        });
+    }
+
+    fn keep(&mut self, type_: ConditionType) {
+        let kept = self.before.iter().find(|condition| condition.type_ == type_.as_str()).cloned();
+        self.next.extend(kept.map(|kept| Condition { observed_generation: self.generation, ..kept }));
+    }
+
+    fn of_failure(&mut self, message: &str) {
+        let serving = self.before.iter().find(|condition| condition.type_ == "Ready");
+        let ready = serving.map_or("Unknown", |condition| condition.status.as_str()).to_owned();
+        self.set(ConditionType::Ready, &ready, reason::APPLY_FAILED, format!("{message}; it is tried again"));
+        self.set(ConditionType::Reconciling, "True", reason::APPLY_FAILED, message);
+    }
+
+    fn of_findings(&mut self, findings: &Findings, decision: &Decision) {
+        let stalled = stalled(findings);
+        self.summary(findings, stalled.as_ref());
+        match &stalled {
+            Some((reason, message)) => self.set(ConditionType::Stalled, "True", reason, message.clone()),
+            None => {
+                self.set(ConditionType::Stalled, "False", reason::RECONCILED, "nothing stands in the way");
+            }
+        }
+        if findings.invalid_spec.is_some() {
+            return;
+        }
+        self.scaling(findings, decision);
+        match &findings.metrics {
+            None => self.keep(ConditionType::MetricsAvailable),
+            Some(MetricsState::Scraped) => {
+                self.set(
+                    ConditionType::MetricsAvailable,
+                    "True",
+                    reason::SCRAPED,
+                    "latency is read from the replicas",
+                );
+            }
+            Some(MetricsState::NoReadyPods) => {
+                let message = "no replica is ready, so there is nothing to read";
+                self.set(ConditionType::MetricsAvailable, "Unknown", reason::NO_READY_PODS, message);
+            }
+            Some(MetricsState::HistogramMissing) => {
+                let message = "the replicas answer without the histogram; set spec.metrics.histogram, path and port to \
+                               what they expose";
+                self.set(ConditionType::MetricsAvailable, "False", reason::HISTOGRAM_MISSING, message);
+            }
+            Some(MetricsState::Failed(text)) => {
+                let message =
+                    format!("{text}; the replicas are held. Check that the operator may reach the pods");
+                self.set(ConditionType::MetricsAvailable, "False", reason::SCRAPE_FAILED, message);
+            }
+        }
+        match findings.cache_ready {
+            None => {}
+            Some(true) => {
+                self.set(ConditionType::CacheReady, "True", reason::AVAILABLE, "the managed cache is ready");
+            }
+            Some(false) => {
+                let message = "the managed cache is not ready; reads go to the database";
+                self.set(ConditionType::CacheReady, "False", reason::CACHE_UNAVAILABLE, message);
+            }
+        }
+    }
+
+    fn summary(&mut self, findings: &Findings, stalled: Option<&(&'static str, String)>) {
+        let Findings { wanted, ready, rollout, .. } = findings;
+        let counts = format!("{ready} of {wanted} replicas are ready");
+        let (serving, why) = match stalled {
+            Some((reason, message)) => ("False", (*reason, message.clone())),
+            None if *rollout == Rollout::Unseen => ("False", (reason::ROLLOUT_IN_PROGRESS, counts.clone())),
+            None if *wanted == 0 => {
+                ("True", (reason::HIBERNATED, "hibernated by spec.replicas.pinned".to_owned()))
+            }
+            None if ready < wanted => ("False", (reason::REPLICAS_UNAVAILABLE, counts.clone())),
+            None => ("True", (reason::AVAILABLE, counts.clone())),
+        };
+        self.set(ConditionType::Ready, serving, why.0, why.1);
+        let unfinished = match rollout {
+            Rollout::InProgress | Rollout::Unseen => Some(reason::ROLLOUT_IN_PROGRESS),
+            _ if ready < wanted => Some(reason::REPLICAS_UNAVAILABLE),
+            Rollout::Stuck | Rollout::Done => None,
+        };
+        match unfinished {
+            Some(reason) if stalled.is_none() => self.set(ConditionType::Reconciling, "True", reason, counts),
+            _ => self.set(ConditionType::Reconciling, "False", reason::RECONCILED, "nothing is left to do"),
+        }
+    }
+
+    fn scaling(&mut self, findings: &Findings, decision: &Decision) {
+        let decided = decision.reason;
+        let (active, why, message) = match decided {
+            Reason::Pinned => {
+                ("False", reason::PINNED, "set spec.replicas.pinned to null to scale by latency")
+            }
+            Reason::Hibernated => {
+                ("False", reason::HIBERNATED, "set spec.replicas.pinned to null to wake the API")
+            }
+            Reason::MetricsUnavailable => ("False", decided.as_str(), decision.message.as_str()),
+            _ => ("True", reason::ENABLED, "replicas follow the latency targets"),
+        };
+        self.set(ConditionType::ScalingActive, active, why, message);
+        match findings.limit {
+            Some(Limit::EmbeddedDatabase) => {
+                self.set(ConditionType::ScalingLimited, "True", reason::EMBEDDED_DATABASE, EMBEDDED_DATABASE);
+            }
+            Some(Limit::Max(max)) => {
+                let message = format!("the load needs more than spec.replicas.max, which is {max}; raise it");
+                self.set(ConditionType::ScalingLimited, "True", reason::TOO_MANY_REPLICAS, message);
+            }
+            Some(Limit::Min(min)) => {
+                let message = format!("fewer replicas would do than spec.replicas.min, which is {min}");
+                self.set(ConditionType::ScalingLimited, "True", reason::TOO_FEW_REPLICAS, message);
+            }
+            None => {
+                let message = "the wanted number is within the bounds";
+                self.set(ConditionType::ScalingLimited, "False", reason::WITHIN_BOUNDS, message);
+            }
+        }
+    }
+}
+
+/// What somebody has to change before the spec can be carried out.
+fn stalled(findings: &Findings) -> Option<(&'static str, String)> {
+    if let Some(message) = &findings.invalid_spec {
+        return Some((reason::INVALID_SPEC, message.clone()));
+    }
+    if !findings.name_conflicts.is_empty() {
+        let names = findings.name_conflicts.join(", ");
+        let message = format!(
+            "{names}: the name is taken by an object of somebody else; rename or delete one of the two"
+        );
+        return Some((reason::NAME_CONFLICT, message));
+    }
+    if !findings.missing_secret_keys.is_empty() {
+        let mut message = String::new();
+        for (secret, key) in &findings.missing_secret_keys {
+            // Writing to a String cannot fail.
+            let _ = write!(message, "Secret {secret} with the key {key} is not there; ");
+        }
+        return Some((reason::SECRET_NOT_FOUND, message + "create it in the namespace of the resource"));
+    }
+    (findings.rollout == Rollout::Stuck).then(|| {
+        let message = "new replicas do not become ready; look at their events with kubectl describe, and correct the \
+                       spec: the old ones keep serving";
+        (reason::ROLLOUT_STUCK, message.to_owned())
+    })
+}
+
+fn latency(app: &ApiDeployment, findings: &Findings) -> LatencyStatus {
+    let [p95, p99] = findings.latency_seconds.map(|seconds| seconds.map(two_digits));
+    let target =
+        |name: &str, target: &Option<String>| target.as_ref().map(|target| format!("{name}<{target}"));
+    let targets = [target("p95", &app.spec.latency.p95), target("p99", &app.spec.latency.p99)];
+    LatencyStatus { p95, p99, target: Some(targets.into_iter().flatten().collect::<Vec<_>>().join(" ")) }
+}
+
+fn last_decision(before: Option<LastDecision>, decision: &Decision) -> LastDecision {
+    match before {
+        Some(before) if decision.from == decision.to && before.reason == decision.reason.as_str() => before,
+        _ => LastDecision {
+            time: Time(decision.time),
+            from: decision.from,
+            to: decision.to,
+            reason: decision.reason.as_str().into(),
+            message: decision.message.clone(),
+        },
+    }
+}
+
+fn cache(app: &ApiDeployment, findings: &Findings) -> CacheStatus {
+    let kind = match app.spec.cache.kind() {
+        CacheKind::Managed(_) => "Managed",
+        CacheKind::External(_) => "External",
+        CacheKind::Disabled => "Disabled",
+    };
+    CacheStatus { kind: kind.into(), ready: findings.cache_ready }
+}
+
+/// The status of a resource that cannot be read at all, as after a downgrade: what was known stays, and the text says
+/// what is wrong.
+pub fn unreadable(
+    generation: Option<i64>,
+    before: Option<&ApiDeploymentStatus>,
+    error: &str,
+    now: Timestamp,
+) -> ApiDeploymentStatus {
+    let before = before.cloned().unwrap_or_default();
+    let mut conditions = Conditions { before: &before.conditions, generation, now, next: Vec::new() };
+    let message = format!("the stored object cannot be read: {error}; correct the spec and apply it again");
+    conditions.set(ConditionType::Ready, "False", reason::INVALID_SPEC, message.clone());
+    conditions.set(
+        ConditionType::Reconciling,
+        "False",
+        reason::RECONCILED,
+        "nothing is done for a spec that cannot be read",
+    );
+    conditions.set(ConditionType::Stalled, "True", reason::INVALID_SPEC, message);
+    ApiDeploymentStatus { conditions: conditions.next, observed_generation: generation, ..before }
+}

@@ -1,0 +1,62 @@
+//! The children as committed files. `UPDATE_GOLDEN=1 cargo test -p plimsoll-core` writes them anew.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use common::{app, credentials, settings};
+use plimsoll_core::build;
+use plimsoll_crds::CacheKind;
+use serde_json::json;
+
+fn directory() -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests", "golden"].iter().collect()
+}
+
+#[test]
+fn children_are_as_committed() {
+    let bundled = app(&json!({
+        "cache": { "managed": { "memory": "64Mi" } },
+        "env": [{ "name": "RUST_LOG", "value": "debug" }],
+        "metrics": { "port": 9090 },
+    }));
+    let foreign = app(&json!({ "image": "ghcr.io/acme/shop:1", "database": null, "port": 3000 }));
+    let CacheKind::Managed(cache) = bundled.spec.cache.kind() else { panic!("no cache") };
+    let yaml = |value: &serde_json::Value| serde_yaml::to_string(value).unwrap();
+    let of = |object: serde_json::Result<serde_json::Value>| yaml(&object.unwrap());
+    let children = [
+        ("deployment.yaml", of(serde_json::to_value(build::deployment(&bundled, &settings(), "r1")))),
+        (
+            "deployment-foreign-image.yaml",
+            of(serde_json::to_value(build::deployment(&foreign, &settings(), "r1"))),
+        ),
+        ("service.yaml", of(serde_json::to_value(build::service(&bundled)))),
+        (
+            "cache-deployment.yaml",
+            of(serde_json::to_value(build::cache_deployment(&bundled, cache, &settings(), "r1"))),
+        ),
+        ("cache-service.yaml", of(serde_json::to_value(build::cache_service(&bundled)))),
+        ("cache-secret.yaml", of(serde_json::to_value(build::cache_secret(&bundled, &credentials())))),
+    ];
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        for (file, text) in &children {
+            std::fs::write(directory().join(file), text).unwrap();
+        }
+    }
+    for (file, text) in &children {
+        let committed = std::fs::read_to_string(directory().join(file)).unwrap_or_default();
+        assert_eq!(&committed, text, "{file} is stale: UPDATE_GOLDEN=1 cargo test -p plimsoll-core");
+    }
+    let used = children.iter().map(|(file, _)| (*file).to_owned()).collect::<BTreeSet<_>>();
+    let there = std::fs::read_dir(directory())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(there.collect::<BTreeSet<_>>(), used, "a golden file that no test uses");
+}
+
+#[test]
+fn credentials_do_not_show_in_debug_output() {
+    assert!(!format!("{:?}", credentials()).contains("secret"));
+}

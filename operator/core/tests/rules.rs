@@ -1,0 +1,304 @@
+//! One rule a test; the rule is the name.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use common::{World, app, carry_out, input, live, start};
+use jiff::SignedDuration;
+use plimsoll_core::decide;
+use plimsoll_core::histogram::{Rejection, Snapshot};
+use plimsoll_core::input::{Child, Observed, PodSample, Scrape};
+use plimsoll_core::memory::Memory;
+use plimsoll_core::plan::{ChildKind, Limit, Reason, Step};
+use proptest::prelude::*;
+use serde_json::json;
+
+fn with_deployment(replicas: i32, ready: i32, spec: &serde_json::Value) -> plimsoll_core::Input {
+    let app = app(spec);
+    let deployment = Child::Owned(Box::new(live(&app, replicas, ready)));
+    input(app, Observed { deployment, ..Observed::default() }, Memory::default(), start())
+}
+
+fn failing(rejection: Rejection, pods: usize) -> Scrape {
+    let pod = |index: usize| PodSample { uid: index.to_string(), at: start(), reading: Err(rejection) };
+    Scrape { pods: (0..pods).map(pod).collect() }
+}
+
+#[test]
+fn a_new_deployment_starts_at_the_minimum_and_never_at_kubernetes_default() {
+    let plan = decide(&input(
+        app(&json!({"replicas": {"min": 3, "max": 9}})),
+        Observed::default(),
+        Memory::default(),
+        start(),
+    ));
+    assert_eq!((plan.decision.to, plan.decision.reason), (3, Reason::Initial));
+    let steps = plan.steps.iter().map(|step| match step {
+        Step::ApplyService { .. } => "service",
+        Step::CreateDeployment { deployment } => {
+            assert_eq!(deployment.spec.as_ref().unwrap().replicas, Some(3));
+            "create"
+        }
+        Step::ApplyDeployment { deployment, .. } => {
+            assert_eq!(deployment.spec.as_ref().unwrap().replicas, None);
+            "template"
+        }
+        Step::Scale { change, .. } => {
+            assert_eq!(change.to, 3);
+            "replicas"
+        }
+        Step::CreateSecret(_) | Step::Delete { .. } => "other",
+    });
+    assert_eq!(steps.collect::<Vec<_>>(), ["service", "create", "template", "replicas"]);
+}
+
+#[test]
+fn planning_after_carrying_out_writes_nothing() {
+    for cache in [json!({"managed": {"memory": "64Mi"}}), json!({"disabled": {}})] {
+        let app = app(&json!({ "cache": cache }));
+        let mut observed = Observed::default();
+        let first = decide(&input(app.clone(), observed.clone(), Memory::default(), start()));
+        let memory = carry_out(&first, &mut observed);
+        let second = decide(&input(app, observed, memory, start()));
+        assert!(second.steps.is_empty(), "{:?}", second.steps);
+    }
+}
+
+#[test]
+fn an_operator_that_restarts_keeps_the_scale_and_takes_the_fields_over_again() {
+    let plan = decide(&with_deployment(7, 7, &json!({})));
+    assert_eq!(plan.decision.to, 7);
+    let kinds = plan.steps.iter().filter_map(|step| match step {
+        Step::ApplyDeployment { .. } => Some("template"),
+        Step::Scale { change, .. } => {
+            assert_eq!((change.from, change.to), (7, 7));
+            Some("replicas")
+        }
+        _ => None,
+    });
+    assert_eq!(kinds.collect::<Vec<_>>(), ["template", "replicas"]);
+}
+
+#[test]
+fn bounds_of_the_spec_hold_at_once() {
+    let decided = |replicas, spec| {
+        let decision = decide(&with_deployment(replicas, replicas, &spec)).decision;
+        (decision.to, decision.reason)
+    };
+    assert_eq!(decided(1, json!({"replicas": {"min": 2, "max": 5}})), (2, Reason::AtMin));
+    assert_eq!(decided(9, json!({"replicas": {"min": 2, "max": 5}})), (5, Reason::AtMax));
+    assert_eq!(decided(3, json!({"replicas": {"min": 2, "max": 5, "pinned": 4}})), (4, Reason::Pinned));
+    assert_eq!(decided(3, json!({"replicas": {"min": 2, "max": 5, "pinned": 0}})), (0, Reason::Hibernated));
+    assert_eq!(decided(0, json!({"replicas": {"min": 2, "max": 5}})), (2, Reason::AtMin));
+}
+
+#[test]
+fn the_embedded_database_allows_one_replica_and_says_what_to_write() {
+    let plan = decide(&with_deployment(
+        3,
+        3,
+        &json!({"database": {"embedded": {}}, "replicas": {"min": 2, "max": 5}}),
+    ));
+    assert_eq!((plan.decision.to, plan.decision.reason), (1, Reason::EmbeddedDatabase));
+    assert_eq!(plan.findings.limit, Some(Limit::EmbeddedDatabase));
+    assert!(plan.decision.message.contains("spec.database.external"), "{}", plan.decision.message);
+}
+
+#[test]
+fn pods_that_cannot_be_read_hold_the_replicas() {
+    for (rejection, pods) in
+        [(Rejection::Timeout, 4), (Rejection::HistogramMissing, 4), (Rejection::NotMonotone, 1)]
+    {
+        let mut input = with_deployment(4, 4, &json!({}));
+        input.scrape = Some(failing(rejection, pods));
+        let decision = decide(&input).decision;
+        assert_eq!((decision.to, decision.reason), (4, Reason::MetricsUnavailable), "{rejection:?}");
+    }
+}
+
+#[test]
+fn a_foreign_deployment_is_never_touched() {
+    let mut input = with_deployment(4, 4, &json!({}));
+    input.observed.deployment = Child::Foreign;
+    let plan = decide(&input);
+    assert_eq!(plan.findings.name_conflicts, ["Deployment posts"]);
+    assert!(plan.steps.iter().all(|step| matches!(step, Step::ApplyService { .. })), "{:?}", plan.steps);
+}
+
+#[test]
+fn a_missing_secret_keeps_the_running_template_and_still_scales() {
+    let mut world = World::new(app(&json!({})), 1);
+    world.decide(None);
+    world.observed.missing_secret_keys = vec![("db".into(), "url".into())];
+    world.app.spec.image = Some("new".into());
+    let plan = world.decide(None).clone();
+    assert!(plan.steps.is_empty(), "{:?}", plan.steps);
+    for _ in 0..20 {
+        world.round(100.0);
+    }
+    assert!(world.replicas() > 1);
+}
+
+#[test]
+fn a_missing_secret_stops_the_first_deployment() {
+    let observed = Observed { missing_secret_keys: vec![("db".into(), "url".into())], ..Observed::default() };
+    let plan = decide(&input(app(&json!({})), observed, Memory::default(), start()));
+    assert!(plan.steps.iter().all(|step| matches!(step, Step::ApplyService { .. })), "{:?}", plan.steps);
+}
+
+#[test]
+fn a_cache_that_is_switched_off_is_deleted_after_the_template_and_keeps_its_secret() {
+    let mut observed = Observed::default();
+    let managed = app(&json!({ "cache": {"managed": {"memory": "64Mi"}} }));
+    let first = decide(&input(managed, observed.clone(), Memory::default(), start()));
+    let memory = carry_out(&first, &mut observed);
+    let plan = decide(&input(app(&json!({})), observed, memory, start()));
+    let kinds = plan.steps.iter().map(|step| match step {
+        Step::ApplyDeployment { kind: ChildKind::Deployment, .. } => "template",
+        Step::Delete { kind: ChildKind::CacheDeployment, .. } => "delete Deployment",
+        Step::Delete { kind: ChildKind::CacheService, .. } => "delete Service",
+        _ => "other",
+    });
+    assert_eq!(kinds.collect::<Vec<_>>(), ["template", "delete Deployment", "delete Service"]);
+}
+
+#[test]
+fn a_spec_that_cannot_be_read_does_nothing_and_says_why() {
+    let plan = decide(&with_deployment(4, 4, &json!({"latency": {"p99": "fast"}})));
+    assert!(plan.steps.is_empty());
+    assert_eq!((plan.decision.to, plan.decision.reason), (4, Reason::InvalidSpec));
+}
+
+#[test]
+fn a_rollout_is_never_answered_with_fewer_replicas() {
+    let mut world = World::new(app(&json!({})), 1);
+    world.decide(None);
+    for _ in 0..40 {
+        world.round(150.0);
+    }
+    let Child::Owned(deployment) = &mut world.observed.deployment else { panic!("no Deployment") };
+    let status = deployment.status.as_mut().unwrap();
+    status.updated_replicas = Some(1);
+    let before = world.replicas();
+    let scrape = world.scrape();
+    let now = world.timestamp() + SignedDuration::from_secs(300);
+    let mut late = input(world.app.clone(), world.observed.clone(), world.memory.clone(), now);
+    late.scrape = Some(scrape);
+    let decision = decide(&late).decision;
+    assert!(decision.to >= before);
+    assert_eq!(decision.reason, Reason::RolloutInProgress, "{}", decision.message);
+}
+
+#[test]
+fn every_reason_has_a_name_of_its_own() {
+    let mut names = Reason::ALL.map(Reason::as_str).to_vec();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), Reason::ALL.len());
+}
+
+#[test]
+fn a_decision_is_told_in_camel_case_with_milliseconds() {
+    let decision = decide(&with_deployment(4, 4, &json!({}))).decision;
+    let record = serde_json::to_value(decision).unwrap();
+    assert_eq!(record["time"], "2030-01-01T00:00:00.000Z");
+    for field in [
+        "from",
+        "to",
+        "reason",
+        "message",
+        "requestsPerSecond",
+        "p95Ms",
+        "p99Ms",
+        "badShare",
+        "readyReplicas",
+        "podsScraped",
+    ] {
+        assert!(record.get(field).is_some(), "{field}: {record}");
+    }
+}
+
+/// What a minute may bring.
+#[derive(Clone, Debug)]
+enum Fate {
+    Load(f64),
+    NoAnswer,
+    Spec { min: i32, more: i32 },
+    SlowDependency(f64),
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        4 => (0.0..200.0_f64).prop_map(Fate::Load),
+        2 => Just(Fate::NoAnswer),
+        1 => (1..5_i32, 0..10_i32).prop_map(|(min, more)| Fate::Spec { min, more }),
+        1 => (0.005..0.2_f64).prop_map(Fate::SlowDependency),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whatever_happens(fates in prop::collection::vec(fate(), 1..12), seed in any::<u64>()) {
+        let mut world = World::new(app(&json!({"replicas": {"min": 1, "max": 12}})), seed);
+        world.decide(None);
+        let mut load = 20.0;
+        let mut last_change = None;
+        for fate in fates {
+            let mut blind = false;
+            match fate {
+                Fate::Load(per_second) => load = per_second,
+                Fate::NoAnswer => blind = true,
+                Fate::Spec { min, more } => {
+                    world.app.spec.replicas.min = min;
+                    world.app.spec.replicas.max = min + more;
+                }
+                Fate::SlowDependency(seconds) => world.service_seconds = seconds,
+            }
+            for _ in 0..12 {
+                let before = world.replicas();
+                if blind {
+                    world.now_seconds += 5.0;
+                    let mut scrape = world.scrape();
+                    for pod in &mut scrape.pods {
+                        pod.reading = Err(Rejection::Timeout);
+                    }
+                    world.decide(Some(scrape));
+                } else {
+                    world.round(load);
+                }
+                let after = world.replicas();
+                let (min, max) = (world.app.spec.replicas.min, world.app.spec.replicas.max);
+                prop_assert!((min..=max).contains(&after), "bounds {}..={}: {}", min, max, after);
+                if blind && (min..=max).contains(&before) {
+                    prop_assert!(after >= before, "went down without data");
+                }
+                let now = world.now_seconds;
+                if after < before && (min..=max).contains(&before) {
+                    prop_assert!(last_change.is_none_or(|at| now - at >= 60.0), "went down within the cooldown");
+                }
+                if after != before {
+                    last_change = Some(now);
+                }
+            }
+            // Twice on the same input is the same.
+            let mut again = input(world.app.clone(), world.observed.clone(), world.memory.clone(), world.timestamp());
+            again.scrape = Some(world.scrape());
+            let (one, two) = (decide(&again), decide(&again));
+            prop_assert_eq!(one.decision, two.decision);
+            prop_assert_eq!(one.memory, two.memory);
+        }
+    }
+}
+
+#[test]
+fn the_first_reading_is_a_baseline_and_no_load() {
+    let mut input = with_deployment(2, 2, &json!({}));
+    let snapshot = Snapshot::new(vec![(0.1, 0.0), (f64::INFINITY, 100_000.0)], None, None).unwrap();
+    let pods =
+        (0..2).map(|uid| PodSample { uid: uid.to_string(), at: start(), reading: Ok(snapshot.clone()) });
+    input.scrape = Some(Scrape { pods: pods.collect() });
+    let decision = decide(&input).decision;
+    assert_eq!((decision.to, decision.evidence.requests_per_second), (2, None));
+}

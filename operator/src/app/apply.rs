@@ -1,0 +1,324 @@
+//! Writes only: carries out a plan in its order, and writes the status. It chooses nothing.
+//!
+//! Every write passes the fence, is bounded in time, and is confirmed in the memory by what the API server answered.
+
+use std::fmt::Debug;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
+};
+use kube::core::NamespaceResourceScope;
+use kube::core::error_boundary::InvalidObject;
+use plimsoll_core::build::name_of;
+use plimsoll_core::input::Input;
+use plimsoll_core::memory::{Applied, Change, Memory};
+use plimsoll_core::plan::{ChildKind, Plan, Step};
+use plimsoll_core::{replicas_hash, status, version_of, wanted_replicas};
+use plimsoll_crds::{ApiDeployment, ApiDeploymentStatus};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tracing::{debug, info};
+
+use super::{Context, events};
+use crate::error::Error;
+use crate::leader::WRITE_TIMEOUT;
+use crate::state::Working;
+
+/// Field manager of everything but the replicas.
+const MANAGER: &str = "plimsoll-operator";
+/// Field manager of `spec.replicas` of the API's Deployment, and of nothing else once the Deployment is made.
+const REPLICAS_MANAGER: &str = "plimsoll-autoscaler";
+
+/// Carries out `plan` in order and stops at the first failure; running it again continues.
+///
+/// # Errors
+/// [`Error::Fenced`], [`Error::Write`], [`Error::WriteTimeout`], and [`Error::Stale`] when a scale-down was decided
+/// from something that has changed since.
+pub async fn carry_out(
+    ctx: &Context,
+    app: &ApiDeployment,
+    input: &Input,
+    plan: &mut Plan,
+) -> Result<(), Error> {
+    for step in &plan.steps {
+        carry_out_step(ctx, app, input, step, &mut plan.memory).await?;
+    }
+    Ok(())
+}
+
+async fn carry_out_step(
+    ctx: &Context,
+    app: &ApiDeployment,
+    input: &Input,
+    step: &Step,
+    memory: &mut Memory,
+) -> Result<(), Error> {
+    match step {
+        Step::CreateSecret(secret) => create_secret(ctx, app, secret).await,
+        Step::ApplyService { kind, service, hash } => {
+            let written = apply(ctx, app, *kind, service.as_ref(), MANAGER, true).await?;
+            memory.record_applied(*kind, confirmed(*hash, &written.metadata));
+            Ok(())
+        }
+        Step::CreateDeployment { deployment } => {
+            // Not forced: a foreign Deployment of this name has fields of its own, which makes this a conflict.
+            let written =
+                apply(ctx, app, ChildKind::Deployment, deployment.as_ref(), REPLICAS_MANAGER, false).await?;
+            info!(app.name = name_of(app), replicas = wanted_replicas(&written), "Deployment made");
+            Ok(())
+        }
+        Step::ApplyDeployment { kind, deployment, hash } => {
+            let written = apply(ctx, app, *kind, deployment.as_ref(), MANAGER, true).await?;
+            memory.record_applied(*kind, confirmed(*hash, &written.metadata));
+            Ok(())
+        }
+        Step::Scale { name, uid, change } => {
+            let written = scale(ctx, app, input, name, uid.as_deref(), *change).await?;
+            memory
+                .record_applied(ChildKind::Replicas, confirmed(replicas_hash(change.to), &written.metadata));
+            // The same object under another manager: its new generation is not a foreign write.
+            if let Some(template) = memory.applied(ChildKind::Deployment).cloned() {
+                let version = version_of(&written.metadata);
+                memory.record_applied(ChildKind::Deployment, Applied { version, ..template });
+            }
+            if change.from != change.to {
+                memory.record_change(*change);
+            }
+            Ok(())
+        }
+        Step::Delete { kind, name, uid } => delete(ctx, app, *kind, name, uid).await,
+    }
+}
+
+fn confirmed(hash: u64, metadata: &ObjectMeta) -> Applied {
+    Applied { hash, uid: metadata.uid.clone().unwrap_or_default(), version: version_of(metadata) }
+}
+
+/// Lets one write pass, if leadership is certain, for a bounded time.
+pub(super) async fn fenced<T>(
+    ctx: &Context,
+    what: impl Fn() -> String,
+    write: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Error> {
+    if !ctx.fence.open(Instant::now()) {
+        return Err(Error::Fenced);
+    }
+    match tokio::time::timeout(WRITE_TIMEOUT, write).await {
+        Ok(written) => written.map_err(|source| Error::Write { what: what(), source }),
+        Err(_) => Err(Error::WriteTimeout { what: what(), timeout: WRITE_TIMEOUT }),
+    }
+}
+
+fn api<K>(ctx: &Context, app: &ApiDeployment) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    Api::namespaced(ctx.client.clone(), app.metadata.namespace.as_deref().unwrap_or_default())
+}
+
+/// Server-side apply. `force` takes fields over from whoever set them: the spec of the resource is the one source of
+/// truth for its children, and the UID in the object keeps foreign objects of the same name out.
+async fn apply<K>(
+    ctx: &Context,
+    app: &ApiDeployment,
+    kind: ChildKind,
+    object: &K,
+    manager: &str,
+    force: bool,
+) -> Result<K, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    let params = PatchParams { field_manager: Some(manager.into()), force, ..PatchParams::default() };
+    let api = api::<K>(ctx, app);
+    let written =
+        fenced(ctx, || format!("{kind} {name}"), api.patch(name, &params, &Patch::Apply(object))).await?;
+    debug!(app.name = name_of(app), %kind, name, manager, "applied");
+    Ok(written)
+}
+
+/// Creates the Secret. One that is there by now is kept: whoever made it, its password may be in use.
+async fn create_secret(ctx: &Context, app: &ApiDeployment, secret: &Secret) -> Result<(), Error> {
+    let name = secret.metadata.name.as_deref().unwrap_or_default();
+    let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+    let api = api::<Secret>(ctx, app);
+    fenced(ctx, || format!("Secret {name}"), api.create(&params, secret)).await?;
+    info!(app.name = name_of(app), "credentials of the managed cache made");
+    Ok(())
+}
+
+/// Applies `spec.replicas` and nothing else. Before it removes a replica it looks live whether the decision still
+/// stands, and the API server refuses if anything changes in between.
+async fn scale(
+    ctx: &Context,
+    app: &ApiDeployment,
+    input: &Input,
+    name: &str,
+    uid: Option<&str>,
+    change: Change,
+) -> Result<Deployment, Error> {
+    let mut resource_version = None;
+    if change.to < change.from {
+        let live = api::<ApiDeployment>(ctx, app)
+            .get_opt(name_of(app))
+            .await
+            .map_err(|source| Error::Read { what: format!("ApiDeployment {name}"), source })?;
+        let same = live.is_some_and(|live| {
+            live.metadata.uid == app.metadata.uid
+                && live.metadata.generation == app.metadata.generation
+                && live.metadata.deletion_timestamp.is_none()
+        });
+        if !same {
+            return Err(Error::Stale { what: format!("ApiDeployment {name}") });
+        }
+        let live = api::<Deployment>(ctx, app)
+            .get_opt(name)
+            .await
+            .map_err(|source| Error::Read { what: format!("Deployment {name}"), source })?;
+        let live =
+            live.filter(|live| live.metadata.uid.as_deref() == uid && wanted_replicas(live) == change.from);
+        let Some(live) = live else { return Err(Error::Stale { what: format!("Deployment {name}") }) };
+        resource_version = live.metadata.resource_version;
+    }
+    let patch = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": { "name": name, "uid": uid, "resourceVersion": resource_version },
+        "spec": { "replicas": change.to },
+    });
+    let params = PatchParams::apply(REPLICAS_MANAGER).force();
+    let deployments = api::<Deployment>(ctx, app);
+    let what = || format!("{} {name}", ChildKind::Replicas);
+    let written =
+        fenced(ctx, what, deployments.patch(name, &params, &Patch::Apply(&without_nulls(patch)))).await?;
+    if change.from != change.to {
+        info!(app.name = name_of(app), from = change.from, to = change.to, generation = ?input.app.metadata.generation, "scaled");
+    }
+    Ok(written)
+}
+
+/// Server-side apply reads a null as a field that is set.
+fn without_nulls(mut patch: serde_json::Value) -> serde_json::Value {
+    if let Some(metadata) = patch.get_mut("metadata").and_then(serde_json::Value::as_object_mut) {
+        metadata.retain(|_, value| !value.is_null());
+    }
+    patch
+}
+
+async fn delete(
+    ctx: &Context,
+    app: &ApiDeployment,
+    kind: ChildKind,
+    name: &str,
+    uid: &str,
+) -> Result<(), Error> {
+    let params = DeleteParams {
+        preconditions: Some(Preconditions { uid: Some(uid.into()), resource_version: None }),
+        ..DeleteParams::background()
+    };
+    let what = || format!("{kind} {name}");
+    let deleted = match kind {
+        ChildKind::CacheService | ChildKind::Service => {
+            fenced(ctx, what, api::<Service>(ctx, app).delete(name, &params)).await.map(|_| ())
+        }
+        ChildKind::CacheSecret => {
+            fenced(ctx, what, api::<Secret>(ctx, app).delete(name, &params)).await.map(|_| ())
+        }
+        ChildKind::CacheDeployment | ChildKind::Deployment | ChildKind::Replicas => {
+            fenced(ctx, what, api::<Deployment>(ctx, app).delete(name, &params)).await.map(|_| ())
+        }
+    };
+    match deleted {
+        // Gone already is as good; a store that is behind shows it once more.
+        Err(Error::Write { source: kube::Error::Api(status), .. }) if status.code == 404 => Ok(()),
+        deleted => {
+            info!(app.name = name_of(app), %kind, name, "deleted a child that is no longer wanted");
+            deleted
+        }
+    }
+}
+
+/// Writes the status if it says something new, and tells of conditions that have turned bad.
+///
+/// # Errors
+/// Those of the write.
+pub async fn status(
+    ctx: &Context,
+    app: &ApiDeployment,
+    working: &mut Working,
+    next: ApiDeploymentStatus,
+) -> Result<(), Error> {
+    let now = Timestamp::now();
+    if !status::worth_writing(app.status.as_ref(), &next, working.status_written_at, now) {
+        return Ok(());
+    }
+    let before = app.status.clone().unwrap_or_default();
+    let written = write_status(ctx, &app.metadata, &next).await?;
+    let version = written.metadata.resource_version.unwrap_or_default();
+    // As the API server stored it: times lose their fractions there.
+    let stored = written.data.get("status").cloned().and_then(|status| serde_json::from_value(status).ok());
+    working.status = Some((version, stored.unwrap_or_else(|| next.clone())));
+    working.status_written_at = Some(now);
+    events::of_conditions(ctx, app, &before, &next).await;
+    Ok(())
+}
+
+/// Says of an object that cannot be read that it cannot be read. Its children are left alone.
+///
+/// # Errors
+/// Those of the write.
+pub async fn unreadable(ctx: &Context, invalid: &InvalidObject) -> Result<(), Error> {
+    let namespace = invalid.metadata.namespace.as_deref().unwrap_or_default();
+    let name = invalid.metadata.name.as_deref().unwrap_or_default();
+    let resource = ApiResource::erase::<ApiDeployment>(&());
+    let api = Api::<DynamicObject>::namespaced_with(ctx.client.clone(), namespace, &resource);
+    let live = api
+        .get_opt(name)
+        .await
+        .map_err(|source| Error::Read { what: format!("ApiDeployment {name}"), source })?;
+    let Some(live) = live else { return Ok(()) };
+    let before = live.data.get("status").cloned().and_then(|status| serde_json::from_value(status).ok());
+    let next =
+        status::unreadable(live.metadata.generation, before.as_ref(), &invalid.error, Timestamp::now());
+    if before.as_ref() != Some(&next) {
+        write_status(ctx, &live.metadata, &next).await?;
+    }
+    Ok(())
+}
+
+/// Server-side apply of the status, forced: nobody else writes it. The UID keeps it off a namesake.
+async fn write_status(
+    ctx: &Context,
+    metadata: &ObjectMeta,
+    next: &ApiDeploymentStatus,
+) -> Result<DynamicObject, Error> {
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let resource = ApiResource::erase::<ApiDeployment>(&());
+    let api = Api::<DynamicObject>::namespaced_with(ctx.client.clone(), namespace, &resource);
+    let patch = json!({
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": { "name": name, "uid": metadata.uid },
+        "status": next,
+    });
+    let params = PatchParams::apply(MANAGER).force();
+    fenced(
+        ctx,
+        || format!("status of ApiDeployment {name}"),
+        api.patch_status(name, &params, &Patch::Apply(&patch)),
+    )
+    .await
+}

@@ -1,0 +1,211 @@
+//! Reads only: turns the cluster into an `Input`. What the stores hold is taken from them; what they lack, or hold in
+//! an older form than we last wrote, is read live.
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Resource};
+use kube_runtime::reflector::{ObjectRef, Store};
+use plimsoll_core::build::{CACHE_SECRET_KEYS, REVISION_ANNOTATION, cache_name, name_of};
+use plimsoll_core::input::{CacheSecret, Child, Credentials, Input, Observed, child_of};
+use plimsoll_core::memory::Memory;
+use plimsoll_core::plan::ChildKind;
+use plimsoll_core::version_of;
+use plimsoll_crds::{ApiDeployment, CacheKind, DatabaseKind, SecretKeySelector};
+use rand::Rng as _;
+use rand::distr::Alphanumeric;
+use serde::de::DeserializeOwned;
+
+use super::{Context, scrape};
+use crate::error::Error;
+use crate::state::{Secrets, Working};
+
+/// Secrets that were there are looked at again after this long.
+const SECRETS_AGE_MAX: Duration = Duration::from_mins(1);
+/// A trigger this part of a period before the next scrape does not wait for it.
+const EARLY: f64 = 0.9;
+
+/// Reads everything that a decision may look at.
+///
+/// # Errors
+/// [`Error::Read`] if the API server fails. A pod that cannot be asked is no error.
+pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) -> Result<Input, Error> {
+    let (name, cache) = (name_of(app), cache_name(app));
+    let cache_managed = matches!(app.spec.cache.kind(), CacheKind::Managed(_));
+    let memory = &working.memory;
+    let stores = &ctx.stores;
+    let secrets = secrets(ctx, app, working.secrets.as_ref()).await?;
+    let observed = Observed {
+        deployment: child(ctx, app, &stores.deployments, memory, ChildKind::Deployment, name, true).await?,
+        service: child(ctx, app, &stores.services, memory, ChildKind::Service, name, true).await?,
+        cache_deployment: child(
+            ctx,
+            app,
+            &stores.deployments,
+            memory,
+            ChildKind::CacheDeployment,
+            &cache,
+            cache_managed,
+        )
+        .await?,
+        cache_service: child(
+            ctx,
+            app,
+            &stores.services,
+            memory,
+            ChildKind::CacheService,
+            &cache,
+            cache_managed,
+        )
+        .await?,
+        cache_secret: secrets.cache.clone(),
+        missing_secret_keys: secrets.missing.clone(),
+    };
+    working.secrets = Some(secrets);
+
+    let due = until_next_scrape(app, working) <= period(app).mul_f64(1.0 - EARLY);
+    let mut scrape = None;
+    if due {
+        // Set even if there is nothing to ask yet: it is the rhythm of the object.
+        working.scraped_at = Some(Instant::now());
+        if observed.deployment.owned().is_some() {
+            scrape = Some(scrape::ready_pods(app, &pods_of(app, &stores.pods), &ctx.scrapes).await);
+        }
+    }
+    Ok(Input {
+        now: Timestamp::now(),
+        app: app.clone(),
+        settings: ctx.settings.clone(),
+        observed,
+        scrape,
+        memory: working.memory.clone(),
+        fresh_credentials: fresh_credentials(),
+    })
+}
+
+/// How long until the pods are asked again.
+pub fn until_next_scrape(app: &ApiDeployment, working: &Working) -> Duration {
+    working.scraped_at.map_or(Duration::ZERO, |at| period(app).saturating_sub(at.elapsed()))
+}
+
+/// The resource with the status that we last wrote, if the watch has not brought it yet.
+pub fn with_last_status(app: &ApiDeployment, working: &Working) -> ApiDeployment {
+    let mut app = app.clone();
+    if let Some((written_version, status)) = &working.status {
+        let seen = app.metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok());
+        let written = written_version.parse::<u64>().ok();
+        if seen < written {
+            app.status = Some(status.clone());
+        }
+    }
+    app
+}
+
+fn period(app: &ApiDeployment) -> Duration {
+    Duration::from_secs(u64::try_from(app.spec.metrics.scrape_period_seconds).unwrap_or(1).max(1))
+}
+
+/// One child, from the store if it is there as we last wrote it, otherwise live.
+async fn child<K>(
+    ctx: &Context,
+    app: &ApiDeployment,
+    store: &Store<K>,
+    memory: &Memory,
+    kind: ChildKind,
+    name: &str,
+    wanted: bool,
+) -> Result<Child<K>, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let namespace = app.metadata.namespace.as_deref().unwrap_or_default();
+    let owner_uid = app.metadata.uid.as_deref().unwrap_or_default();
+    let stored = store.get(&ObjectRef::new(name).within(namespace));
+    let current = stored.as_ref().is_some_and(|stored| {
+        memory.applied(kind).is_none_or(|applied| {
+            Some(&applied.uid) == stored.meta().uid.as_ref() && applied.version == version_of(stored.meta())
+        })
+    });
+    if let Some(stored) = stored.filter(|_| current || !wanted) {
+        return Ok(child_of(owner_uid, Some((K::clone(&stored), stored.meta()))));
+    }
+    if !wanted {
+        return Ok(Child::Absent);
+    }
+    let live = Api::<K>::namespaced(ctx.client.clone(), namespace)
+        .get_opt(name)
+        .await
+        .map_err(|source| Error::Read { what: format!("{kind} {name}"), source })?;
+    Ok(child_of(owner_uid, live.as_ref().map(|live| (live.clone(), live.meta()))))
+}
+
+/// The Secrets that the spec needs. They are not watched, so that the operator sees only those it is told of; what was
+/// there is believed for a minute.
+async fn secrets(ctx: &Context, app: &ApiDeployment, last: Option<&Secrets>) -> Result<Secrets, Error> {
+    let generation = app.metadata.generation;
+    let managed = matches!(app.spec.cache.kind(), CacheKind::Managed(_));
+    if let Some(last) = last
+        && last.generation == generation
+        && last.read_at.elapsed() < SECRETS_AGE_MAX
+        && last.missing.is_empty()
+        && (!managed || last.cache.owned().is_some())
+    {
+        return Ok(last.clone());
+    }
+    let namespace = app.metadata.namespace.as_deref().unwrap_or_default();
+    let api = Api::<Secret>::namespaced(ctx.client.clone(), namespace);
+    let get = async |name: &str| {
+        api.get_opt(name).await.map_err(|source| Error::Read { what: format!("Secret {name}"), source })
+    };
+    let mut missing = Vec::new();
+    for SecretKeySelector { name, key } in referenced(app) {
+        let secret = get(name).await?;
+        if !secret.is_some_and(|secret| secret.data.is_some_and(|data| data.contains_key(key))) {
+            missing.push((name.clone(), key.clone()));
+        }
+    }
+    let mut cache = Child::Absent;
+    if managed {
+        let name = cache_name(app);
+        let found = get(&name).await?;
+        if let Some(secret) = &found {
+            let has = |key: &&str| secret.data.as_ref().is_some_and(|data| data.contains_key(*key));
+            missing.extend(
+                CACHE_SECRET_KEYS.iter().filter(|key| !has(key)).map(|key| (name.clone(), (*key).to_owned())),
+            );
+        }
+        let owner_uid = app.metadata.uid.as_deref().unwrap_or_default();
+        let seen = found.as_ref().map(|secret| {
+            let annotations = secret.metadata.annotations.as_ref();
+            let revision = annotations.and_then(|annotations| annotations.get(REVISION_ANNOTATION));
+            (CacheSecret { revision: revision.cloned().unwrap_or_default() }, &secret.metadata)
+        });
+        cache = child_of(owner_uid, seen);
+    }
+    Ok(Secrets { read_at: Instant::now(), generation, cache, missing })
+}
+
+fn referenced(app: &ApiDeployment) -> Vec<&SecretKeySelector> {
+    let mut referenced = Vec::new();
+    if let DatabaseKind::External(database) = app.spec.database() {
+        referenced.push(&database.url_from.secret_key_ref);
+    }
+    if let CacheKind::External(cache) = app.spec.cache.kind() {
+        referenced.push(&cache.url_from.secret_key_ref);
+    }
+    referenced
+}
+
+fn pods_of(app: &ApiDeployment, pods: &Store<Pod>) -> Vec<scrape::Target> {
+    pods.state().iter().filter_map(|pod| scrape::Target::of(app, pod)).collect()
+}
+
+/// 190 bits for the password; the generator is the thread's, which is seeded by the system.
+fn fresh_credentials() -> Credentials {
+    let text =
+        |length| rand::rng().sample_iter(Alphanumeric).take(length).map(char::from).collect::<String>();
+    Credentials { password: text(32), revision: text(8).to_lowercase() }
+}

@@ -1,0 +1,164 @@
+//! Asks ready pods for their metrics: all at once, within a deadline, up to a size.
+//!
+//! It asks pod addresses of the API's own selector only, follows no redirect, and never turns a failure into a number.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use plimsoll_core::build::{APP_LABEL, COMPONENT_LABEL, name_of};
+use plimsoll_core::histogram::{Rejection, Snapshot};
+use plimsoll_core::input::{PodSample, Scrape};
+use plimsoll_crds::ApiDeployment;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use super::exposition;
+
+/// Longest wait for one pod, the wait for its turn included.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// Longest answer: some tens of thousands of series.
+const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// A pod that can be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    uid: String,
+    address: SocketAddr,
+}
+
+impl Target {
+    /// The pod's address, if it belongs to the resource, is Ready and is not being deleted.
+    pub fn of(app: &ApiDeployment, pod: &Pod) -> Option<Self> {
+        let labels = pod.metadata.labels.as_ref()?;
+        let ours = pod.metadata.namespace == app.metadata.namespace
+            && labels.get(APP_LABEL).map(String::as_str) == Some(name_of(app))
+            && labels.get(COMPONENT_LABEL).map(String::as_str) == Some("api");
+        if !ours || pod.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let status = pod.status.as_ref()?;
+        let ready = status
+            .conditions
+            .iter()
+            .flatten()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        if !ready {
+            return None;
+        }
+        let address = status.pod_ip.as_ref()?.parse::<IpAddr>().ok()?;
+        let port = u16::try_from(app.spec.metrics_port()).ok()?;
+        Some(Self { uid: pod.metadata.uid.clone()?, address: SocketAddr::new(address, port) })
+    }
+}
+
+/// Asks all targets. A target that fails is in the answer, with the reason.
+pub async fn ready_pods(app: &ApiDeployment, targets: &[Target], turns: &Semaphore) -> Scrape {
+    let metrics = &app.spec.metrics;
+    let asked = targets.iter().map(async |target| {
+        let answer = async {
+            let _turn = turns.acquire().await.map_err(|_| Rejection::Connection)?;
+            let body = get(target.address, &metrics.path).await?;
+            let text = std::str::from_utf8(&body).map_err(|_| Rejection::NotExposition)?;
+            exposition::parse(text, &metrics.histogram)
+        };
+        let reading: Result<Snapshot, Rejection> =
+            tokio::time::timeout(DEADLINE, answer).await.unwrap_or(Err(Rejection::Timeout));
+        PodSample { uid: target.uid.clone(), at: Timestamp::now(), reading }
+    });
+    Scrape { pods: join_all(asked).await }
+}
+
+/// One request on a connection of its own, so that a pod's connection limit or balancer plays no part.
+async fn get(address: SocketAddr, path: &str) -> Result<Bytes, Rejection> {
+    let stream = TcpStream::connect(address).await.map_err(|_| Rejection::Connection)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|_| Rejection::Connection)?;
+    let request = Request::get(path)
+        .header(header::HOST, address.to_string())
+        .header(header::ACCEPT, "text/plain;version=0.0.4")
+        .header(header::CONNECTION, "close")
+        .header(header::USER_AGENT, concat!("plimsoll-operator/", env!("CARGO_PKG_VERSION")))
+        .body(Empty::<Bytes>::new())
+        .map_err(|_| Rejection::Connection)?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(|_| Rejection::Connection)?;
+        if response.status() != StatusCode::OK {
+            return Err(Rejection::HttpStatus);
+        }
+        let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await.map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                Rejection::TooLarge
+            } else {
+                Rejection::Connection
+            }
+        })?;
+        Ok(body.to_bytes())
+    };
+    // The connection is driven here, so that dropping this future ends it.
+    let connection = async {
+        let _ = connection.await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! { answer = answer => answer, () = connection => Err(Rejection::Connection) }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that gives one answer, then says no more.
+    async fn serving(answer: &'static str, padding_bytes: usize) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.write_all(&vec![b'#'; padding_bytes]).await;
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn reads_a_body_to_its_end() {
+        let address = serving("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nup 1", 0).await;
+        assert_eq!(get(address, "/metrics").await.as_deref(), Ok(b"up 1".as_slice()));
+    }
+
+    #[tokio::test]
+    async fn every_failure_has_its_name() {
+        let cases = [
+            ("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n", 0, Rejection::HttpStatus),
+            // A redirect is not followed: it could lead anywhere.
+            (
+                "HTTP/1.1 302 Found\r\nlocation: http://example.com/\r\ncontent-length: 0\r\n\r\n",
+                0,
+                Rejection::HttpStatus,
+            ),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", 0, Rejection::Connection),
+            ("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n", BODY_BYTES_MAX + 1, Rejection::TooLarge),
+            ("not http", 0, Rejection::Connection),
+        ];
+        for (answer, padding_bytes, rejection) in cases {
+            let address = serving(answer, padding_bytes).await;
+            assert_eq!(get(address, "/metrics").await, Err(rejection), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_is_gone_is_a_broken_connection() {
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        assert_eq!(get(address, "/metrics").await, Err(Rejection::Connection));
+    }
+}

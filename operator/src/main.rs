@@ -1,0 +1,26 @@
+//! The operator's binary: reads the command line, starts telemetry and hands over to the library.
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use plimsoll_operator::config::{Cli, Command};
+use plimsoll_operator::{crd_yaml, run, telemetry};
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Crd => {
+            print!("{}", crd_yaml().context("render the CustomResourceDefinition")?);
+            Ok(())
+        }
+        Command::Run(config) => {
+            telemetry::init(config.log_format);
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .context("start the runtime")?;
+            let ended = runtime.block_on(run(*config));
+            // A reconcile that hangs must not hold the process back: its lease is gone.
+            runtime.shutdown_background();
+            ended
+        }
+    }
+}

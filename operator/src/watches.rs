@@ -1,0 +1,132 @@
+//! The watches that fill the stores, each with a backoff of its own: one that fails never holds up another.
+//!
+//! Errors are logged and counted here and never reach the controller, whose one backoff would stop every trigger.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::{Stream, StreamExt as _, future};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
+use kube_runtime::WatchStreamExt as _;
+use kube_runtime::reflector::{self, Store};
+use kube_runtime::watcher::{self, watcher};
+use plimsoll_core::build::APP_LABEL;
+use serde::de::DeserializeOwned;
+use tracing::warn;
+
+use crate::metrics::Metrics;
+
+/// Ended and begun again before load balancers on the way drop an idle connection (the shortest known: 240 s).
+const WATCH_SECONDS: u32 = 200;
+/// A watch that has failed for this long without one success is stuck.
+const STUCK_AFTER: Duration = Duration::from_mins(10);
+
+/// Since when each watch has been failing.
+#[derive(Debug, Default)]
+pub struct WatchHealth {
+    failing: Mutex<HashMap<&'static str, Instant>>,
+}
+
+impl WatchHealth {
+    fn heard(&self, kind: &'static str, good: bool) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        if good {
+            failing.remove(kind);
+        } else {
+            failing.entry(kind).or_insert_with(Instant::now);
+        }
+    }
+
+    /// A watch that has failed for so long that a restart is the best try left.
+    pub fn stuck(&self) -> Option<&'static str> {
+        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.iter().find(|(_, since)| since.elapsed() >= STUCK_AFTER).map(|(kind, _)| *kind)
+    }
+}
+
+/// Makes watches.
+#[derive(Clone)]
+pub struct Watches {
+    /// Used for watches only: a read timeout would end them.
+    pub client: Client,
+    /// Absent: all namespaces.
+    pub namespace: Option<String>,
+    /// Told of every success and failure.
+    pub health: Arc<WatchHealth>,
+    /// Counts failures.
+    pub metrics: Metrics,
+}
+
+impl Watches {
+    /// Watches one kind into a store. The stream gives every object that was touched, deletions included, and must be
+    /// polled for the store to fill.
+    pub fn of<K>(
+        &self,
+        kind: &'static str,
+        config: watcher::Config,
+        prune: impl FnMut(&mut K) + Send + 'static,
+    ) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static)
+    where
+        K: Resource<Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+        K::DynamicType: Default + Eq + Hash + Clone,
+    {
+        let api: Api<K> = match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let writer = reflector::store::Writer::new(K::DynamicType::default());
+        let store = writer.as_reader();
+        let (health, errors) = (self.health.clone(), self.metrics.watch_errors.clone());
+        let stream = watcher(api, config.timeout(WATCH_SECONDS).page_size(500))
+            .default_backoff()
+            .inspect(move |event| {
+                health.heard(kind, event.is_ok());
+                if let Err(error) = event {
+                    errors.with_label_values(&[kind]).inc();
+                    warn!(kind, error = error as &dyn std::error::Error, "watch failed; it is begun again");
+                }
+            })
+            .modify(prune)
+            .reflect(writer)
+            .touched_objects()
+            .filter(|touched| future::ready(touched.is_ok()));
+        (store, stream)
+    }
+}
+
+/// Selects the objects that Plimsoll has made.
+pub fn managed() -> watcher::Config {
+    watcher::Config::default().labels("app.kubernetes.io/managed-by=plimsoll")
+}
+
+/// Selects the pods of all resources.
+pub fn pods() -> watcher::Config {
+    watcher::Config::default().labels(&format!("{APP_LABEL},app.kubernetes.io/component=api"))
+}
+
+/// Drops what is never read, which is about half of an object.
+pub fn prune_metadata<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
+/// Keeps of a pod what tells whether and where it can be asked.
+pub fn prune_pod(pod: &mut Pod) {
+    prune_metadata(pod);
+    pod.metadata.annotations = None;
+    pod.spec = Some(PodSpec::default());
+    if let Some(status) = &mut pod.status {
+        status.container_statuses = None;
+        status.init_container_statuses = None;
+    }
+}

@@ -1,0 +1,317 @@
+//! Whole reconciles against a scripted API server: which calls are made, in which order, with which owner.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use kube::client::Body;
+use kube::core::DeserializeGuard;
+use kube::{Api, Client};
+use kube_runtime::reflector;
+use plimsoll_core::input::Settings;
+use plimsoll_operator::app::{Context, Stores, reconcile};
+use plimsoll_operator::error::Error;
+use plimsoll_operator::leader::Fence;
+use plimsoll_operator::metrics::Metrics;
+use plimsoll_operator::state::Registry;
+use serde_json::{Value, json};
+
+/// Objects by path, and every call that was made.
+#[derive(Default)]
+struct Server {
+    objects: HashMap<String, Value>,
+    calls: Vec<String>,
+    bodies: Vec<Value>,
+    /// Answers instead, by the beginning of the call.
+    faults: Vec<(&'static str, u16)>,
+    versions: u64,
+}
+
+impl Server {
+    fn answer(&mut self, method: &Method, path: &str, query: &str, body: Value) -> (u16, Value) {
+        let manager = query.split('&').find_map(|pair| pair.strip_prefix("fieldManager="));
+        let force = if query.contains("force=true") { " force" } else { "" };
+        let call = match manager {
+            Some(manager) => format!("{method} {path} {manager}{force}"),
+            None => format!("{method} {path}"),
+        };
+        self.calls.push(call.clone());
+        self.bodies.push(body.clone());
+        if let Some((_, code)) = self.faults.iter().find(|(start, _)| call.starts_with(start)) {
+            return (*code, status(*code));
+        }
+        let key = path.trim_end_matches("/status").to_owned();
+        match *method {
+            Method::GET => self.objects.get(&key).map_or((404, status(404)), |object| (200, object.clone())),
+            Method::POST => {
+                let key = format!("{key}/{}", body["metadata"]["name"].as_str().unwrap_or("event"));
+                (201, self.store(&key, body))
+            }
+            Method::PATCH => (200, self.store(&key, body)),
+            _ => (405, status(405)),
+        }
+    }
+
+    /// Merges as server-side apply would, as far as these tests look.
+    fn store(&mut self, key: &str, body: Value) -> Value {
+        self.versions += 1;
+        let version = self.versions;
+        let stored = self.objects.entry(key.to_owned()).or_insert_with(|| json!({ "metadata": {} }));
+        let spec_before = stored["spec"].clone();
+        merge(stored, body);
+        let kind = stored["kind"].as_str().unwrap_or_default().to_owned();
+        let metadata = stored["metadata"].as_object_mut().unwrap();
+        metadata.entry("uid").or_insert_with(|| json!(format!("uid-{version}")));
+        metadata.insert("resourceVersion".into(), json!(version.to_string()));
+        if kind == "Deployment" {
+            let generation = metadata.get("generation").and_then(Value::as_u64).unwrap_or(0);
+            let changed = stored["spec"] != spec_before;
+            stored["metadata"]["generation"] = json!(generation + u64::from(changed));
+        }
+        stored.clone()
+    }
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+fn status(code: u16) -> Value {
+    json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": format!("scripted {code}"), "reason": if code == 404 { "NotFound" } else { "Scripted" } })
+}
+
+struct World {
+    server: Arc<Mutex<Server>>,
+    context: Arc<Context>,
+    fence: Arc<Fence>,
+}
+
+impl World {
+    fn new() -> Self {
+        let server = Arc::new(Mutex::new(Server::default()));
+        let service = tower::service_fn({
+            let server = server.clone();
+            move |request: Request<Body>| {
+                let server = server.clone();
+                async move {
+                    let (parts, body) = request.into_parts();
+                    let body = body.collect().await.unwrap().to_bytes();
+                    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+                    let query = parts.uri.query().unwrap_or_default().to_owned();
+                    let (code, answer) =
+                        server.lock().unwrap().answer(&parts.method, parts.uri.path(), &query, body);
+                    let response = Response::builder()
+                        .status(StatusCode::from_u16(code).unwrap())
+                        .body(Body::from(serde_json::to_vec(&answer).unwrap()))
+                        .unwrap();
+                    Ok::<_, Infallible>(response)
+                }
+            }
+        });
+        let client = Client::new(service, "default");
+        let fence = Arc::new(Fence::default());
+        fence.set(Some(Instant::now() + Duration::from_mins(1)));
+        let stores = Stores {
+            deployments: reflector::store().0,
+            services: reflector::store().0,
+            pods: reflector::store().0,
+        };
+        let settings = Settings { api_image: "api:test".into(), redis_image: "redis:test".into() };
+        let metrics = Metrics::new().unwrap();
+        let registry = Arc::new(Registry::default());
+        let context = Context::new(client, stores, fence.clone(), metrics, registry, settings, "test".into());
+        Self { server, context: Arc::new(context), fence }
+    }
+
+    fn put(&self, path: &str, object: Value) {
+        self.server.lock().unwrap().objects.insert(path.into(), object);
+    }
+
+    fn fault(&self, call: &'static str, code: u16) {
+        self.server.lock().unwrap().faults.push((call, code));
+    }
+
+    /// Reconciles and returns the calls that were made.
+    async fn reconcile(&self, app: &Value) -> (Result<(), Error>, Vec<String>) {
+        self.server.lock().unwrap().calls.clear();
+        self.server.lock().unwrap().bodies.clear();
+        let app: DeserializeGuard<plimsoll_crds::ApiDeployment> =
+            serde_json::from_value(app.clone()).unwrap();
+        let result = reconcile(Arc::new(app), self.context.clone()).await;
+        (result.map(|_| ()), self.server.lock().unwrap().calls.clone())
+    }
+
+    fn writes(calls: &[String]) -> Vec<&str> {
+        calls.iter().map(String::as_str).filter(|call| !call.starts_with("GET")).collect()
+    }
+}
+
+const APP: &str = "/apis/plimsoll.dev/v1alpha1/namespaces/shop/apideployments/posts";
+const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/shop/deployments/posts";
+const EVENT: &str = "POST /apis/events.k8s.io/v1/namespaces/shop/events";
+
+fn app(spec: &Value) -> Value {
+    let mut app = json!({
+        "apiVersion": "plimsoll.dev/v1alpha1",
+        "kind": "ApiDeployment",
+        "metadata": { "name": "posts", "namespace": "shop", "uid": "app-uid", "generation": 1, "resourceVersion": "0" },
+        "spec": { "latency": { "p99": "250ms" }, "replicas": { "min": 1, "max": 1 } },
+    });
+    merge(&mut app["spec"], spec.clone());
+    app
+}
+
+#[tokio::test]
+async fn the_first_reconcile_makes_everything_in_order() {
+    let world = World::new();
+    let (result, calls) = world.reconcile(&app(&json!({}))).await;
+    result.unwrap();
+    assert_eq!(
+        World::writes(&calls),
+        [
+            "POST /api/v1/namespaces/shop/secrets plimsoll-operator",
+            "PATCH /api/v1/namespaces/shop/services/posts-cache plimsoll-operator force",
+            "PATCH /apis/apps/v1/namespaces/shop/deployments/posts-cache plimsoll-operator force",
+            "PATCH /api/v1/namespaces/shop/services/posts plimsoll-operator force",
+            // Made with its replicas by their manager, then each manager keeps its own.
+            &format!("PATCH {DEPLOYMENT} plimsoll-autoscaler"),
+            &format!("PATCH {DEPLOYMENT} plimsoll-operator force"),
+            &format!("PATCH {DEPLOYMENT} plimsoll-autoscaler force"),
+            EVENT,
+            &format!("PATCH {APP}/status plimsoll-operator force"),
+        ]
+    );
+    let status = &world.server.lock().unwrap().objects[APP]["status"];
+    let ready =
+        status["conditions"].as_array().unwrap().iter().find(|condition| condition["type"] == "Ready");
+    assert_eq!(ready.unwrap()["status"], "False");
+}
+
+#[tokio::test]
+async fn the_second_reconcile_writes_nothing() {
+    let world = World::new();
+    let app = app(&json!({}));
+    world.reconcile(&app).await.0.unwrap();
+    let (result, calls) = world.reconcile(&app).await;
+    result.unwrap();
+    assert_eq!(World::writes(&calls), [] as [&str; 0], "{calls:?}");
+}
+
+#[tokio::test]
+async fn the_template_is_never_applied_with_replicas() {
+    let world = World::new();
+    world.reconcile(&app(&json!({}))).await.0.unwrap();
+    let server = world.server.lock().unwrap();
+    for (call, body) in server.calls.iter().zip(&server.bodies) {
+        if call.contains("deployments/posts plimsoll-operator") {
+            assert!(body["spec"].get("replicas").is_none(), "{body}");
+        }
+        if call.contains("deployments/posts plimsoll-autoscaler force") {
+            assert_eq!(body["spec"], json!({ "replicas": 1 }));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_deployment_is_never_touched_and_the_status_says_so() {
+    let world = World::new();
+    world.put(
+        DEPLOYMENT,
+        json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "posts", "namespace": "shop", "uid": "theirs" } }),
+    );
+    let (result, calls) = world.reconcile(&app(&json!({}))).await;
+    result.unwrap();
+    assert!(!World::writes(&calls).iter().any(|call| call.contains("deployments/posts ")), "{calls:?}");
+    let status = world.server.lock().unwrap().objects[APP]["status"].to_string();
+    assert!(status.contains("NameConflict"), "{status}");
+}
+
+#[tokio::test]
+async fn a_failed_write_stops_the_plan_and_still_reports() {
+    let world = World::new();
+    world.fault("PATCH /api/v1/namespaces/shop/services/posts ", 403);
+    let (result, calls) = world.reconcile(&app(&json!({}))).await;
+    assert!(matches!(result, Err(Error::Write { .. })));
+    assert!(!calls.iter().any(|call| call.starts_with(&format!("PATCH {DEPLOYMENT} "))), "{calls:?}");
+    let status = world.server.lock().unwrap().objects[APP]["status"].to_string();
+    assert!(status.contains("ApplyFailed") && status.contains("scripted 403"), "{status}");
+}
+
+#[tokio::test]
+async fn nothing_is_written_without_leadership() {
+    let world = World::new();
+    world.fence.set(None);
+    let (result, calls) = world.reconcile(&app(&json!({}))).await;
+    result.unwrap();
+    assert_eq!(calls, [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn a_lost_event_fails_nothing() {
+    let world = World::new();
+    world.fault(EVENT, 403);
+    world.reconcile(&app(&json!({}))).await.0.unwrap();
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_gets_a_condition() {
+    let world = World::new();
+    let mut app = app(&json!({}));
+    app["spec"]["replicas"]["min"] = json!("many");
+    world.put(APP, app.clone());
+    world.reconcile(&app).await.0.unwrap();
+    let server = world.server.lock().unwrap();
+    let writes = World::writes(&server.calls);
+    assert_eq!(writes, [format!("PATCH {APP}/status plimsoll-operator force")]);
+    assert!(server.objects[APP]["status"].to_string().contains("InvalidSpec"));
+}
+
+#[tokio::test]
+async fn an_object_that_is_being_deleted_is_left_to_the_garbage_collector() {
+    let world = World::new();
+    let mut app = app(&json!({}));
+    app["metadata"]["deletionTimestamp"] = json!("2030-01-01T00:00:00Z");
+    let (result, calls) = world.reconcile(&app).await;
+    result.unwrap();
+    assert_eq!(calls, [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn fewer_replicas_are_refused_when_the_resource_has_changed_since() {
+    let world = World::new();
+    let wanted = |min: i32, max: i32| {
+        app(
+            &json!({ "replicas": { "min": min, "max": max }, "image": "any", "cache": { "managed": null, "disabled": {} } }),
+        )
+    };
+    world.reconcile(&wanted(4, 4)).await.0.unwrap();
+    let mut newer = wanted(4, 4);
+    newer["metadata"]["generation"] = json!(3);
+    world.put(APP, newer);
+    let (result, calls) = world.reconcile(&wanted(2, 2)).await;
+    assert!(matches!(result, Err(Error::Stale { .. })), "{calls:?}");
+    assert!(!calls.iter().any(|call| call.starts_with(&format!("PATCH {DEPLOYMENT} plimsoll-autoscaler"))));
+    let api = Api::<k8s_openapi::api::apps::v1::Deployment>::namespaced(client_of(&world), "shop");
+    assert_eq!(api.get("posts").await.unwrap().spec.unwrap().replicas, Some(4));
+}
+
+fn client_of(world: &World) -> Client {
+    let server = world.server.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (_, answer) =
+            server.lock().unwrap().answer(request.method(), request.uri().path(), "", Value::Null);
+        async move { Ok::<_, Infallible>(Response::new(Body::from(serde_json::to_vec(&answer).unwrap()))) }
+    });
+    Client::new(service, "default")
+}

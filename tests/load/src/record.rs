@@ -1,0 +1,203 @@
+//! What is told of the load: a line a second, and a summary.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// One second of load. Requests are counted in the second in which they were due (`offered`) and in the one in which
+/// they ended (all else).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Second {
+    /// Seconds since the load began.
+    pub second: u32,
+    /// When it ended.
+    pub time: Timestamp,
+    /// Requests that were due.
+    pub offered: u64,
+    /// Requests that were answered with a status below 500.
+    pub completed: u64,
+    /// Requests that were answered with 500 or above, or not at all.
+    pub failed: u64,
+    /// Of `completed` and `failed`, those that took longer than each threshold; a failure counts for each.
+    pub over: Vec<u64>,
+    /// Percentiles of what ended, in milliseconds from the moment the request was due, failures included.
+    pub p50_ms: Option<f64>,
+    /// As `p50_ms`.
+    pub p95_ms: Option<f64>,
+    /// As `p50_ms`.
+    pub p99_ms: Option<f64>,
+    /// Requests under way at the end of the second.
+    pub in_flight: u64,
+    /// Connections open at the end of the second.
+    pub connections: u64,
+}
+
+/// The whole load.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// When the load began.
+    pub started: Timestamp,
+    /// Requests that were due.
+    pub offered: u64,
+    /// Requests that were answered with a status below 500.
+    pub completed: u64,
+    /// Requests that were answered with 500 or above, or not at all.
+    pub failed: u64,
+    /// Why they failed: `status 503`, `timeout`, `connect`, …
+    pub failures: BTreeMap<String, u64>,
+    /// Requests that a server had closed the connection on before it read them, and that were sent again.
+    pub resent: u64,
+    /// Thresholds, in milliseconds.
+    pub thresholds_ms: Vec<f64>,
+    /// Share of all requests, 0 to 1, that took longer than each threshold; a failure counts for each.
+    pub over_share: Vec<f64>,
+    /// Percentiles over the whole load, in milliseconds.
+    pub p50_ms: f64,
+    /// As `p50_ms`.
+    pub p95_ms: f64,
+    /// As `p50_ms`.
+    pub p99_ms: f64,
+    /// As `p50_ms`.
+    pub p999_ms: f64,
+}
+
+/// A line of the generator's output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Line {
+    /// A second has ended.
+    Second(Second),
+    /// The load has ended.
+    Summary(Summary),
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// From the moment it was due.
+    pub latency: Duration,
+    /// Why it failed.
+    pub failure: Option<String>,
+    /// Whether it was sent twice because the first connection had been closed.
+    pub resent: bool,
+}
+
+/// Counts outcomes.
+pub struct Recorder {
+    thresholds: Vec<Duration>,
+    second: Second,
+    latencies: Histogram<u64>,
+    summary: Summary,
+    all_latencies: Histogram<u64>,
+    over: Vec<u64>,
+}
+
+impl Recorder {
+    /// Counts against these thresholds.
+    ///
+    /// # Errors
+    /// Never for the fixed precision used.
+    pub fn new(thresholds: Vec<Duration>, started: Timestamp) -> anyhow::Result<Self> {
+        let thresholds_ms = thresholds.iter().map(|threshold| threshold.as_secs_f64() * 1000.0).collect();
+        Ok(Self {
+            second: Second { over: vec![0; thresholds.len()], ..Second::default() },
+            over: vec![0; thresholds.len()],
+            summary: Summary { started, thresholds_ms, ..Summary::default() },
+            thresholds,
+            latencies: Histogram::new(3)?,
+            all_latencies: Histogram::new(3)?,
+        })
+    }
+
+    /// A request is due.
+    pub fn offered(&mut self) {
+        self.second.offered += 1;
+        self.summary.offered += 1;
+    }
+
+    /// A request has ended.
+    pub fn ended(&mut self, outcome: &Outcome) {
+        let micros = u64::try_from(outcome.latency.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.latencies.saturating_record(micros);
+        self.all_latencies.saturating_record(micros);
+        match &outcome.failure {
+            None => {
+                self.second.completed += 1;
+                self.summary.completed += 1;
+            }
+            Some(failure) => {
+                self.second.failed += 1;
+                self.summary.failed += 1;
+                *self.summary.failures.entry(failure.clone()).or_default() += 1;
+            }
+        }
+        self.summary.resent += u64::from(outcome.resent);
+        for (index, threshold) in self.thresholds.iter().enumerate() {
+            let over = u64::from(outcome.failure.is_some() || outcome.latency > *threshold);
+            self.second.over[index] += over;
+            self.over[index] += over;
+        }
+    }
+
+    /// Closes the second.
+    pub fn tick(&mut self, second: u32, time: Timestamp, in_flight: u64, connections: u64) -> Second {
+        let percentile =
+            |q: f64| (!self.latencies.is_empty()).then(|| ms(self.latencies.value_at_quantile(q)));
+        let closed = Second {
+            second,
+            time,
+            in_flight,
+            connections,
+            p50_ms: percentile(0.5),
+            p95_ms: percentile(0.95),
+            p99_ms: percentile(0.99),
+            ..self.second.clone()
+        };
+        self.second = Second { over: vec![0; self.thresholds.len()], ..Second::default() };
+        self.latencies.reset();
+        closed
+    }
+
+    /// The whole load.
+    pub fn summary(&self) -> Summary {
+        let ended = (self.summary.completed + self.summary.failed).max(1);
+        Summary {
+            over_share: self.over.iter().map(|over| *over as f64 / ended as f64).collect(),
+            p50_ms: ms(self.all_latencies.value_at_quantile(0.5)),
+            p95_ms: ms(self.all_latencies.value_at_quantile(0.95)),
+            p99_ms: ms(self.all_latencies.value_at_quantile(0.99)),
+            p999_ms: ms(self.all_latencies.value_at_quantile(0.999)),
+            ..self.summary.clone()
+        }
+    }
+}
+
+fn ms(micros: u64) -> f64 {
+    micros as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_count_as_over_every_threshold() {
+        let thresholds = vec![Duration::from_millis(100), Duration::from_millis(250)];
+        let mut recorder = Recorder::new(thresholds, Timestamp::UNIX_EPOCH).unwrap();
+        for (millis, failure) in [(50, None), (150, None), (300, None), (1, Some("status 503"))] {
+            recorder.offered();
+            let failure = failure.map(str::to_owned);
+            recorder.ended(&Outcome { latency: Duration::from_millis(millis), failure, resent: false });
+        }
+        let second = recorder.tick(0, Timestamp::UNIX_EPOCH, 0, 1);
+        assert_eq!((second.offered, second.completed, second.failed, second.over), (4, 3, 1, vec![3, 2]));
+        assert_eq!(recorder.summary().over_share, vec![0.75, 0.5]);
+        assert_eq!(recorder.summary().failures, BTreeMap::from([("status 503".to_owned(), 1)]));
+        assert_eq!(recorder.tick(1, Timestamp::UNIX_EPOCH, 0, 1).p99_ms, None);
+    }
+}

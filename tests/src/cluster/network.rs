@@ -1,0 +1,107 @@
+//! The bridge of the pods, and the routes that keep their traffic on this machine.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::process::Command;
+
+use super::layout::{BRIDGE, NODE_ADDRESS, NODE_POD_RANGE, POD_RANGE, SERVICE_RANGE, state};
+use crate::command;
+
+const LIMIT: Duration = Duration::from_secs(20);
+/// Above any other route's metric: taken only when the bridge's own route is gone.
+const LAST_RESORT: &str = "4294967294";
+/// Switches of the kernel that the cluster turns on, IPv4 forwarding itself and NodePorts on 127.0.0.1 by kube-proxy.
+const SWITCHES: [&str; 2] = ["ip_forward", "conf/all/route_localnet"];
+
+/// Makes the bridge and the routes. Running it again changes nothing.
+///
+/// # Errors
+/// When the ranges are already used on this machine, or `ip` or `iptables` fails.
+pub async fn up() -> Result<()> {
+    refuse_foreign_routes().await?;
+    for range in [POD_RANGE, SERVICE_RANGE] {
+        ip(&["route", "replace", "blackhole", range, "metric", LAST_RESORT]).await?;
+    }
+    if ip(&["link", "show", BRIDGE]).await.is_err() {
+        ip(&["link", "add", BRIDGE, "type", "bridge"]).await?;
+    }
+    let prefix = NODE_POD_RANGE.split_once('/').map_or("24", |(_, prefix)| prefix);
+    ip(&["address", "replace", &format!("{NODE_ADDRESS}/{prefix}"), "dev", BRIDGE]).await?;
+    ip(&["link", "set", BRIDGE, "up"]).await?;
+    // Service addresses are rewritten by kube-proxy before they would leave by the bridge; without a route they would
+    // not get that far.
+    ip(&["route", "replace", SERVICE_RANGE, "dev", BRIDGE, "src", NODE_ADDRESS]).await?;
+    keep_inside().await?;
+    for switch in SWITCHES {
+        let path = Path::new("/proc/sys/net/ipv4").join(switch);
+        let before = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        std::fs::write(remembered(switch), before).with_context(|| format!("remember {switch}"))?;
+        std::fs::write(&path, "1").with_context(|| format!("turn {} on", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Removes what [`up`] and the kubelet's network plugin made. Parts that are gone are no error.
+pub async fn down() {
+    for rule in inside_rules() {
+        let mut args = vec!["--wait", "--delete"];
+        args.extend(rule);
+        let _ = iptables(&args).await;
+    }
+    let _ = ip(&["link", "delete", BRIDGE]).await;
+    for range in [POD_RANGE, SERVICE_RANGE] {
+        let _ = ip(&["route", "delete", "blackhole", range]).await;
+    }
+    for switch in SWITCHES {
+        if let Ok(value) = std::fs::read_to_string(remembered(switch)) {
+            let _ = std::fs::write(Path::new("/proc/sys/net/ipv4").join(switch), value);
+        }
+    }
+}
+
+/// Where the value of a switch is kept that it had before.
+fn remembered(switch: &str) -> PathBuf {
+    state(format!("before-{}", switch.replace('/', "-")))
+}
+
+/// Pods reach each other and this machine, and nothing beyond it.
+async fn keep_inside() -> Result<()> {
+    for rule in inside_rules() {
+        let mut check = vec!["--wait", "--check"];
+        check.extend(&rule);
+        if iptables(&check).await.is_err() {
+            let mut insert = vec!["--wait", "--insert"];
+            insert.extend(&rule);
+            iptables(&insert).await?;
+        }
+    }
+    Ok(())
+}
+
+fn inside_rules() -> [Vec<&'static str>; 1] {
+    [vec!["FORWARD", "--in-interface", BRIDGE, "!", "--out-interface", BRIDGE, "--jump", "DROP"]]
+}
+
+async fn refuse_foreign_routes() -> Result<()> {
+    let routes = ip(&["-4", "route", "show"]).await?;
+    for line in routes.lines() {
+        let ours = line.contains(BRIDGE) || line.starts_with("blackhole");
+        if !ours && (line.starts_with("198.18.") || line.starts_with("198.19.")) {
+            bail!(
+                "this machine already routes an address range of the local cluster (`{}`); remove that route first",
+                line.trim()
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn ip(args: &[&str]) -> Result<String> {
+    command::run(Command::new("ip").args(args), LIMIT).await
+}
+
+async fn iptables(args: &[&str]) -> Result<String> {
+    command::run(Command::new("iptables").args(args), LIMIT).await
+}

@@ -1,0 +1,100 @@
+//! `cargo xtask test`: every check and test of the project, with what they need.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use tokio::process::Command;
+
+use crate::access::Access;
+use crate::postgres::Postgres;
+use crate::progress::step;
+use crate::{chart, cluster, host, images, paths, tools};
+
+/// A cold build of everything, or all end-to-end tests.
+const LIMIT: Duration = Duration::from_hours(1);
+
+/// Which tests.
+#[derive(Args)]
+pub struct Options {
+    /// Only the end-to-end tests whose name holds this; an empty text means all of them.
+    #[arg(long, value_name = "NAME")]
+    e2e: Option<String>,
+    /// Only what needs no cluster: formatting, lints, unit, golden and server tests.
+    #[arg(long, conflicts_with = "e2e")]
+    fast: bool,
+}
+
+/// Runs them. Nothing is skipped but what the options leave out.
+///
+/// # Errors
+/// At the first check or runner that fails.
+pub async fn run(options: Options) -> Result<()> {
+    host::require_root()?;
+    host::install_packages().await?;
+    tools::HELM.ensure().await?;
+    if options.e2e.is_none() {
+        fast().await?;
+    }
+    if options.fast {
+        return Ok(());
+    }
+    end_to_end(options.e2e.as_deref().unwrap_or_default()).await
+}
+
+async fn fast() -> Result<()> {
+    check("Check the formatting", &["fmt", "--all", "--check"]).await?;
+    check("Lint", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]).await?;
+    let end_to_end = ["clippy", "-p", "plimsoll-tests", "--test", "e2e", "--locked", "--", "-D", "warnings"];
+    check("Lint the end-to-end tests", &end_to_end).await?;
+    let postgres = step("Start a Postgres for the tests", Postgres::start()).await?;
+    let mut test = cargo(&["test", "--workspace", "--locked"]);
+    test.env("PLIMSOLL_TEST_POSTGRES_URL", postgres.url());
+    shown("unit, golden and server tests", test).await
+}
+
+async fn end_to_end(filter: &str) -> Result<()> {
+    cluster::up().await?;
+    let images = images::ensure().await?;
+    step("Install the operator with Helm", chart::install(&Access::local(), &images)).await?;
+    // One at a time: two cores do not carry the load of two.
+    let mut test = cargo(&[
+        "test",
+        "-p",
+        "plimsoll-tests",
+        "--test",
+        "e2e",
+        "--locked",
+        "--",
+        "--test-threads=1",
+        filter,
+    ]);
+    test.env(images::VARIABLE, serde_json::to_string(&images)?);
+    shown("end-to-end tests", test).await
+}
+
+/// A check whose output matters only when it fails.
+async fn check(title: &str, args: &[&str]) -> Result<()> {
+    let log = paths::target().join("check.log");
+    step(title, crate::command::run_logged(&mut cargo(args), &log, LIMIT)).await
+}
+
+/// A runner whose output is for the reader.
+async fn shown(what: &str, mut command: Command) -> Result<()> {
+    eprintln!("· Run the {what}");
+    let mut child = command.kill_on_drop(true).spawn().context("start cargo")?;
+    let status = tokio::time::timeout(LIMIT, child.wait())
+        .await
+        .with_context(|| format!("the {what} took longer than {} minutes", LIMIT.as_secs() / 60))??;
+    if !status.success() {
+        bail!("the {what} failed");
+    }
+    eprintln!("✓ The {what} passed");
+    Ok(())
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(paths::project()).args(args);
+    cargo
+}

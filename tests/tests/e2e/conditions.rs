@@ -1,0 +1,120 @@
+//! Bad input: refused by the API server with what to write instead, or told by a condition while the last good state
+//! keeps serving.
+
+use anyhow::ensure;
+use plimsoll_crds::ApiDeployment;
+use plimsoll_tests::sample;
+use serde_json::{Value, json};
+
+use crate::world::{self, SOON};
+
+#[test]
+fn refuses_what_cannot_work_and_says_what_to_write() {
+    world::run("refusals", async |world| {
+        for (spec, message) in [
+            (json!({}), "spec.latency"),
+            (json!({ "latency": {} }), "write at least one target, such as p99: 250ms"),
+            (json!({ "latency": { "p99": "250" } }), "write a duration from 1ms to 60s with its unit"),
+            (json!({ "latency": { "p95": "2s", "p99": "1s" } }), "raise p99 or lower p95"),
+            (
+                json!({ "latency": { "p99": "1s" }, "replicas": { "min": 5, "max": 2 } }),
+                "raise replicas.max or lower replicas.min",
+            ),
+            (
+                json!({ "latency": { "p99": "1s" }, "cache": { "managed": {}, "disabled": {} } }),
+                "write exactly one of cache.managed",
+            ),
+            (
+                json!({ "latency": { "p99": "1s" }, "cache": { "managed": { "memory": "1Mi" } } }),
+                "from 16Mi to 1Ti",
+            ),
+            (
+                json!({ "latency": { "p99": "1s" }, "env": [{ "name": "PLIMSOLL_LISTEN", "value": "x" }] }),
+                "rename the variable",
+            ),
+            (json!({ "latency": { "p99": "1s" }, "image": "" }), "write an image reference"),
+            (
+                json!({ "latency": { "p99": "1s" }, "metrics": { "path": "metrics" } }),
+                "write a path that begins with /",
+            ),
+        ] {
+            let app = json!({
+                "apiVersion": "plimsoll.dev/v1alpha1", "kind": "ApiDeployment",
+                "metadata": { "name": world::NAME, "namespace": world.namespace }, "spec": spec,
+            });
+            let error = sample::apply_all(&world.client, std::slice::from_ref(&app)).await.err();
+            let said = error.map(|error| format!("{error:#}")).unwrap_or_default();
+            ensure!(said.contains(message), "{app} should be refused with {message:?}, but: {said:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn more_than_one_replica_on_the_embedded_database_is_told_so() {
+    world::run("embedded", async |world| {
+        let app = json!({
+            "apiVersion": "plimsoll.dev/v1alpha1", "kind": "ApiDeployment",
+            "metadata": { "name": world::NAME, "namespace": world.namespace },
+            "spec": { "latency": { "p99": "250ms" }, "replicas": { "min": 2, "max": 5 }, "cache": { "disabled": {} } },
+        });
+        sample::apply_all(&world.client, &[app]).await?;
+        let message = world.until_condition("ScalingLimited", "True", "EmbeddedDatabase").await?;
+        ensure!(message.contains("database.external"), "the message does not say what to write: {message}");
+        world.until_ready_replicas(1, SOON).await
+    });
+}
+
+#[test]
+fn a_missing_secret_is_named_and_its_coming_heals() {
+    world::run("secret", async |world| {
+        let changes =
+            json!({ "database": { "external": { "urlFrom": { "secretKeyRef": { "name": "later" } } } } });
+        sample::apply_all(&world.client, &[world.app(changes)]).await?;
+        let message = world.until_condition("Ready", "False", "SecretNotFound").await?;
+        ensure!(message.contains("later"), "the message does not name the Secret: {message}");
+        let url = format!("postgres://postgres:{}@postgres:5432/posts", "loaded-to-the-line");
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": { "name": "later", "namespace": world.namespace }, "stringData": { "url": url },
+        });
+        sample::apply_all(&world.client, &[secret]).await?;
+        world.until(world::NAME, SOON, sample::ready, "is Ready").await.map(drop)
+    });
+}
+
+#[test]
+fn an_image_that_does_not_exist_leaves_the_last_good_one_serving() {
+    world::run("bad-image", async |world| {
+        world.apply_ready(json!({})).await?;
+        world.until_ready_replicas(2, SOON).await?;
+        let load = world.load("0,10\n20,10\n", &[("/posts/{post}", 1)]).await?;
+        world.patch(json!({ "image": "docker.io/plimsoll/none:1" })).await?;
+        let not_ready = |app: Option<&ApiDeployment>| {
+            world::condition(app, "Reconciling").is_some_and(|it| it.status == "True")
+        };
+        world.until(world::NAME, SOON, not_ready, "is Reconciling").await?;
+        let (summary, _) = load.finish().await?;
+        ensure!(summary.failed == 0, "{} requests failed: {:?}", summary.failed, summary.failures);
+        world.patch(json!({ "image": Value::Null })).await?;
+        world.until(world::NAME, SOON, sample::ready, "is Ready again").await?;
+        world.until_ready_replicas(2, SOON).await
+    });
+}
+
+#[test]
+fn the_first_reconcile_already_says_ready_or_not() {
+    world::run("first", async |world| {
+        sample::apply_all(&world.client, &[world.app(json!({}))]).await?;
+        let any = |app: Option<&ApiDeployment>| app.is_some_and(|app| app.status.is_some());
+        let app = world.until(world::NAME, SOON, any, "has a status").await?;
+        for type_ in ["Ready", "Reconciling", "Stalled"] {
+            let condition = world::condition(app.as_ref(), type_);
+            ensure!(
+                condition.is_some_and(|it| it.observed_generation == Some(1)),
+                "{type_} is not there at first: {condition:?}"
+            );
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,137 @@
+//! Something dies in the middle: the state comes back, and only what was on the dead pod may fail.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, ListParams};
+use serde_json::json;
+
+use crate::world::{self, SOON, World};
+
+/// Steady, light load over a minute, so that a failure has a cause other than too much of it.
+const STEADY: &str = "0,20\n60,20\n";
+const PATHS: [(&str, u32); 2] = [("/posts/{post}", 3), ("/posts?limit=5", 1)];
+
+#[test]
+fn deleting_the_resource_removes_every_child() {
+    world::run("deletion", async |world| {
+        world.apply_ready(json!({})).await?;
+        let children = world.children().await?;
+        for child in [
+            "Deployment/posts",
+            "Service/posts",
+            "Deployment/posts-cache",
+            "Service/posts-cache",
+            "Secret/posts-cache",
+        ] {
+            ensure!(children.contains(child), "{child} is not among {children:?}");
+        }
+        world.apps().delete(world::NAME, &DeleteParams::default()).await?;
+        world.eventually(SOON, "no child is left", async || Ok(world.children().await?.is_empty())).await
+    });
+}
+
+#[test]
+fn killing_the_operator_changes_nothing() {
+    world::run("operator-killed", async |world| {
+        world.apply_ready(json!({ "replicas": { "min": 2, "max": 6 } })).await?;
+        world.until_ready_replicas(2, SOON).await?;
+        let before = template_and_replicas(world).await?;
+        let load = world.load(STEADY, &PATHS).await?;
+
+        let pods: Api<Pod> = Api::namespaced(world.client.clone(), plimsoll_tests::chart::NAMESPACE);
+        let selector = ListParams::default().labels("app.kubernetes.io/name=plimsoll");
+        for pod in pods.list(&selector).await?.items {
+            let name = pod.metadata.name.unwrap_or_default();
+            pods.delete(&name, &DeleteParams::default().grace_period(0)).await?;
+        }
+        // What it missed meanwhile, it makes good.
+        world.kubectl(&["delete", "service", world::NAME, "--wait=true"]).await?;
+        world
+            .eventually(SOON, "a new operator has put the Service back", async || {
+                Ok(world.children().await?.contains("Service/posts"))
+            })
+            .await?;
+        ensure!(template_and_replicas(world).await? == before, "the Deployment was changed");
+        drop(load);
+        Ok(())
+    });
+}
+
+#[test]
+fn killing_a_pod_fails_only_what_was_on_it() {
+    world::run("pod-killed", async |world| {
+        world.apply_ready(json!({ "replicas": { "min": 3, "max": 3 } })).await?;
+        world.until_ready_replicas(3, SOON).await?;
+        let load = world.load(STEADY, &PATHS).await?;
+        world.eventually(SOON, "requests are answered", async || Ok(served(world).await)).await?;
+        let pods = world.api_pods().await?;
+        let victim = pods[0].metadata.name.clone().unwrap_or_default();
+        world.pods().delete(&victim, &DeleteParams::default().grace_period(0)).await?;
+        world
+            .eventually(SOON, "another pod has taken its place", async || {
+                let pods = world.api_pods().await?;
+                Ok(pods.iter().all(|pod| pod.metadata.name.as_deref() != Some(&victim)))
+            })
+            .await?;
+        world.until_ready_replicas(3, SOON).await?;
+        let (summary, seconds) = load.finish().await?;
+        // A third of a second's load may have been under way on the pod, or been sent to it before the Service knew.
+        let failing = seconds.iter().filter(|second| second.failed > 0).count();
+        ensure!(
+            failing <= 3 && summary.failed <= 20,
+            "{} requests failed over {failing} seconds: {:?}",
+            summary.failed,
+            summary.failures
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn killing_redis_fails_no_request() {
+    world::run("redis-killed", async |world| {
+        world.apply_ready(json!({ "replicas": { "min": 2, "max": 4 } })).await?;
+        let load = world.load(STEADY, &PATHS).await?;
+        world.eventually(SOON, "requests are answered", async || Ok(served(world).await)).await?;
+        let selector = ListParams::default()
+            .labels(&format!("plimsoll.dev/app={},app.kubernetes.io/component=cache", world::NAME));
+        let redis = world.pods().list(&selector).await?.items;
+        ensure!(redis.len() == 1, "there are {} pods of Redis", redis.len());
+        let name = redis[0].metadata.name.clone().unwrap_or_default();
+        world.pods().delete(&name, &DeleteParams::default().grace_period(0)).await?;
+        world
+            .eventually(SOON, "another Redis is ready", async || {
+                let pods = world.pods().list(&selector).await?.items;
+                Ok(pods.iter().any(|pod| {
+                    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                    pod.metadata.name.as_deref() != Some(&name)
+                        && conditions.into_iter().any(|it| it.type_ == "Ready" && it.status == "True")
+                }))
+            })
+            .await?;
+        let (summary, _) = load.finish().await?;
+        ensure!(
+            summary.failed == 0,
+            "{} of {} requests failed: {:?}",
+            summary.failed,
+            summary.offered,
+            summary.failures
+        );
+        world.until_condition("CacheReady", "True", "Available").await.map(drop)
+    });
+}
+
+async fn served(world: &World) -> bool {
+    let path =
+        format!("/api/v1/namespaces/{}/services/{}:80/proxy/posts?limit=1", world.namespace, world::NAME);
+    let Ok(request) = http::Request::get(path).body(Vec::new()) else { return false };
+    let answer = tokio::time::timeout(Duration::from_secs(5), world.client.request_text(request)).await;
+    matches!(answer, Ok(Ok(_)))
+}
+
+async fn template_and_replicas(world: &World) -> Result<(Option<i64>, Option<i32>)> {
+    let deployment = world.deployments().get(world::NAME).await?;
+    Ok((deployment.metadata.generation, deployment.spec.and_then(|spec| spec.replicas)))
+}

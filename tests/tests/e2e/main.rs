@@ -1,0 +1,8 @@
+//! What the whole does on a real cluster. `cargo xtask test` runs this; a test has a namespace and a database of its own.
+
+mod conditions;
+mod faults;
+mod kubectl;
+mod rollout;
+mod scaling;
+mod world;

@@ -1,0 +1,66 @@
+//! A new image: the scale stays, and no request fails.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::ensure;
+use futures::StreamExt;
+use kube_runtime::watcher;
+use serde_json::{Value, json};
+
+use crate::world::{self, SOON};
+
+#[test]
+fn a_new_image_rolls_out_without_losing_the_scale_or_a_request() {
+    world::run("rollout", async |world| {
+        world.apply_ready(json!({ "replicas": { "min": 1, "max": 6, "pinned": 4 } })).await?;
+        world.until_ready_replicas(4, SOON).await?;
+        // From here on the operator decides again, and has no reason yet to leave 4.
+        world.patch(json!({ "replicas": { "pinned": Value::Null } })).await?;
+
+        let wanted = Arc::new(Mutex::new(Vec::new()));
+        let seen = wanted.clone();
+        let mut changes = Box::pin(watcher::watch_object(world.deployments(), world::NAME));
+        let watch = tokio::spawn(async move {
+            while let Some(change) = changes.next().await {
+                if let Ok(Some(deployment)) = change {
+                    seen.lock().unwrap().push(deployment.spec.and_then(|spec| spec.replicas));
+                }
+            }
+        });
+        let load = world.load("0,20\n45,20\n", &[("/posts/{post}", 3), ("/health", 1)]).await?;
+        world.patch(json!({ "image": world.images.api_next })).await?;
+        let image = world.images.api_next.clone();
+        world
+            .eventually(Duration::from_mins(1), "all four pods run the new image", async || {
+                let pods = world.api_pods().await?;
+                let new = pods.iter().filter(|pod| {
+                    let ready = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                    pod.spec
+                        .as_ref()
+                        .is_some_and(|spec| spec.containers[0].image.as_deref() == Some(image.as_str()))
+                        && ready
+                            .into_iter()
+                            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+                });
+                Ok(new.count() == 4 && pods.len() == 4)
+            })
+            .await?;
+        ensure!(!load.finished(), "the rollout outlasted the load, which then shows nothing");
+        let (summary, _) = load.finish().await?;
+        watch.abort();
+        ensure!(
+            summary.failed == 0,
+            "{} of {} requests failed: {:?}",
+            summary.failed,
+            summary.offered,
+            summary.failures
+        );
+        let wanted = wanted.lock().unwrap().clone();
+        ensure!(
+            wanted.iter().all(|wanted| wanted.is_some_and(|wanted| wanted >= 3)),
+            "the scale was lost: {wanted:?}"
+        );
+        Ok(())
+    });
+}
