@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
@@ -15,6 +15,12 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
+
+/// A job that waited longer than this for a worker shows that the pool is behind.
+const BEHIND_AFTER: Duration = Duration::from_millis(100);
+
+/// How long a job that waited too long speaks for those that come after it.
+const BEHIND_FOR: Duration = Duration::from_secs(1);
 
 /// Why a job gave no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +43,9 @@ type Job = Box<dyn FnOnce() + Send>;
 pub struct CpuPool {
     queue: SyncSender<Job>,
     age_max: Duration,
+    started: Instant,
+    /// Milliseconds after `started` until which the pool counts as behind.
+    behind_until_ms: Arc<AtomicU64>,
 }
 
 impl CpuPool {
@@ -52,7 +61,12 @@ impl CpuPool {
                 tracing::error!(%error, number, "start a CPU worker");
             }
         }
-        Self { queue: sender, age_max }
+        Self { queue: sender, age_max, started: Instant::now(), behind_until_ms: Arc::default() }
+    }
+
+    /// Whether jobs lately had to wait so long that clients had better try another replica.
+    pub fn behind(&self) -> bool {
+        millis(self.started.elapsed()) < self.behind_until_ms.load(Ordering::Relaxed)
     }
 
     /// Runs `job` on a worker and waits for its result.
@@ -71,9 +85,13 @@ impl CpuPool {
         let gone = Arc::new(AtomicBool::new(false));
         let _leave = LeaveOnDrop(Arc::clone(&gone));
         let queued = Instant::now();
-        let age_max = self.age_max;
+        let (age_max, started, behind_until_ms) =
+            (self.age_max, self.started, Arc::clone(&self.behind_until_ms));
         let job = move || {
             let caller = Caller { gone };
+            if queued.elapsed() > BEHIND_AFTER {
+                behind_until_ms.store(millis(started.elapsed() + BEHIND_FOR), Ordering::Relaxed);
+            }
             if caller.gone() {
                 return;
             }
@@ -86,6 +104,10 @@ impl CpuPool {
         })?;
         result.await.unwrap_or(Err(CpuError::Panicked))
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Who waits for a job.
@@ -229,6 +251,24 @@ mod tests {
         };
         assert_eq!(later, Ok(3));
         assert!(!ran.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn is_behind_for_a_while_after_a_job_had_to_wait() {
+        let pool = Arc::new(pool(Duration::MAX));
+        assert_eq!(pool.run(|_| ()).await, Ok(()));
+        assert!(!pool.behind());
+        let (release, first) = occupy(&pool).await;
+        let second = pool.run(|_| ());
+        tokio::pin!(second);
+        assert!(futures::poll!(second.as_mut()).is_pending());
+        let queued = Instant::now();
+        while queued.elapsed() <= BEHIND_AFTER {
+            tokio::task::yield_now().await;
+        }
+        drop(release);
+        assert_eq!((second.await, first.await.unwrap()), (Ok(()), Ok(())));
+        assert!(pool.behind());
     }
 
     #[tokio::test]

@@ -84,7 +84,11 @@ pub async fn serve(listener: TcpListener, config: Config, lifecycle: Arc<Lifecyc
     let state = AppState::new(config, Arc::clone(&lifecycle))?;
     let database = tokio::spawn(health::watch_database(Arc::clone(&state)));
     let lag = tokio::spawn(metrics::watch_event_loop(state.metrics.event_loop_lag.clone()));
-    let outcome = server::run(listener, router::build(state), &lifecycle, &limits).await;
+    let crowded: server::Crowded = Arc::new({
+        let state = Arc::clone(&state);
+        move || state.cpu.behind()
+    });
+    let outcome = server::run(listener, router::build(state), &lifecycle, &limits, &crowded).await;
     database.abort();
     lag.abort();
     tracing::info!(aborted_connections = outcome.aborted_connections, "stopped");

@@ -52,12 +52,19 @@ pub struct Outcome {
     pub aborted_connections: usize,
 }
 
+/// Tells whether this replica is so far behind that its clients had better try another one.
+pub type Crowded = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// Serves `router` on `listener` until `lifecycle` is closing and every connection has ended, or the deadline has passed.
+///
+/// While it is `crowded`, each connection is closed behind its next response: a Service balances connections, not
+/// requests, so that a replica that has just been added gets nothing from clients that keep theirs.
 pub async fn run(
     listener: TcpListener,
     router: Router,
     lifecycle: &Arc<Lifecycle>,
     limits: &Limits,
+    crowded: &Crowded,
 ) -> Outcome {
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(limits.connections_max.get() as usize));
@@ -73,6 +80,7 @@ pub async fn run(
             router: router.clone(),
             lifecycle: Arc::clone(lifecycle),
             places: Arc::clone(&places),
+            crowded: Arc::clone(crowded),
             closes_at: Instant::now() + jittered(limits.connection_max_age),
         };
         connections.spawn(serve(stream, place, connection, limits.idle_timeout));
@@ -143,6 +151,7 @@ struct Connection {
     router: Router,
     lifecycle: Arc<Lifecycle>,
     places: Arc<Semaphore>,
+    crowded: Crowded,
     closes_at: Instant,
 }
 
@@ -155,11 +164,13 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Connection {
         let answer = self.router.clone().call(request.map(Body::new));
         let lifecycle = Arc::clone(&self.lifecycle);
         let places = Arc::clone(&self.places);
+        let crowded = Arc::clone(&self.crowded);
         let closes_at = self.closes_at;
         Box::pin(async move {
             let mut response = answer.await?;
             // Decided when the answer is ready, so that a stop during a long request ends its connection too.
-            if lifecycle.draining() || places.available_permits() == 0 || Instant::now() >= closes_at {
+            let old = Instant::now() >= closes_at;
+            if old || lifecycle.draining() || places.available_permits() == 0 || crowded() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response)

@@ -9,8 +9,9 @@ mod quantity;
 mod status;
 
 pub use app::{
-    ApiDeployment, ApiDeploymentSpec, Cache, CacheKind, Database, DatabaseKind, Disabled, Embedded, ExternalCache,
-    ExternalDatabase, Latency, ManagedCache, Metrics, Probe, Probes, Replicas, SecretKeySelector, UrlSource,
+    ApiDeployment, ApiDeploymentSpec, Cache, CacheKind, Database, DatabaseKind, Disabled, Embedded,
+    ExternalCache, ExternalDatabase, Latency, ManagedCache, Metrics, Probe, Probes, Replicas,
+    SecretKeySelector, UrlSource,
 };
 pub use condition::{ConditionType, reason};
 pub use quantity::{DurationError, QuantityError, parse_duration, quantity_bytes};

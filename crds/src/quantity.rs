@@ -67,7 +67,11 @@ pub fn quantity_bytes(quantity: &Quantity) -> Result<u64, QuantityError> {
         .find_map(|(suffix, factor)| text.strip_suffix(suffix).map(|number| (number, *factor)))
         .unwrap_or((text, 1.0));
     let bytes = number.parse::<f64>().map_or(f64::NAN, |number| number * factor);
-    if (0.0..9.2e18).contains(&bytes) { Ok(bytes as u64) } else { Err(QuantityError { text: text.to_owned() }) }
+    if (0.0..9.2e18).contains(&bytes) {
+        Ok(bytes as u64)
+    } else {
+        Err(QuantityError { text: text.to_owned() })
+    }
 }
 
 #[cfg(test)]

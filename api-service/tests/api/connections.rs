@@ -29,6 +29,20 @@ async fn an_old_connection_is_closed_behind_its_next_answer() {
 }
 
 #[tokio::test]
+async fn a_replica_that_is_behind_sends_its_clients_elsewhere() {
+    let server = Server::ready(&["--cpu-workers=1"]).await;
+    let mut patient = Client::connect(server.port).await.unwrap();
+    assert!(!patient.get("/livez").await.unwrap().closes());
+    let mut first = Client::connect(server.port).await.unwrap();
+    let mut second = Client::connect(server.port).await.unwrap();
+    // One of them waits longer for the only worker than a client should.
+    let (first, second) = tokio::join!(first.get("/work?cpu=300ms"), second.get("/work?cpu=300ms"));
+    let closes = [first.unwrap().closes(), second.unwrap().closes()];
+    assert!(closes.contains(&true), "{closes:?}");
+    assert!(patient.get("/livez").await.unwrap().closes(), "others on this replica had better move too");
+}
+
+#[tokio::test]
 async fn an_idle_connection_is_closed() {
     let server = Server::ready(&["--idle-timeout=100ms"]).await;
     let mut client = Client::connect(server.port).await.unwrap();

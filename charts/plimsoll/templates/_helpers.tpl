@@ -80,7 +80,7 @@ Each rule carries its reason; whoever adds one writes it.
 # Reports what it saw and did, by server-side apply.
 - apiGroups: [plimsoll.dev]
   resources: [apideployments/status]
-  verbs: [get, patch]
+  verbs: [patch]
 # Runs the API and its managed cache; server-side apply is create and patch. Deletes a cache that is no longer wanted.
 - apiGroups: [apps]
   resources: [deployments]
@@ -89,14 +89,15 @@ Each rule carries its reason; whoever adds one writes it.
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]
-# Makes the managed cache's password once and removes it with the cache. It neither lists nor watches Secrets.
+# Makes the managed cache's password once, and looks whether a Secret that a resource names is there. It neither lists
+# nor watches Secrets.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, create, patch, delete]
+  verbs: [get, create]
 # Finds the pods whose latency it reads.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # Tells why it scaled; repeated events are counted up in place.
 - apiGroups: [events.k8s.io]
   resources: [events]

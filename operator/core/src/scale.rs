@@ -290,7 +290,8 @@ fn fewer(situation: &Situation<'_>, memory: &Memory) -> Verdict {
     }
     let peak = peak_per_second(memory.rounds.iter().rev(), now, PEAK_SECONDS);
     let offered = memory.rounds.back().map_or(0.0, |round| round.offered_per_second);
-    let load = format!("{offered:.1} requests/s now, {peak:.1} at the peak of two minutes");
+    // The peak is of rounds put together: a single round may be above it, and noise.
+    let load = format!("{offered:.1} requests/s now, {:.1} at the peak of two minutes", peak.max(offered));
     if current <= bounds.min {
         return held(Reason::HoldingWithinTarget, format!("{load}; the fewest replicas run"));
     }

@@ -109,8 +109,8 @@ impl Recorder {
             over: vec![0; thresholds.len()],
             summary: Summary { started, thresholds_ms, ..Summary::default() },
             thresholds,
-            latencies: Histogram::new(3)?,
-            all_latencies: Histogram::new(3)?,
+            latencies: histogram()?,
+            all_latencies: histogram()?,
         })
     }
 
@@ -177,6 +177,12 @@ impl Recorder {
     }
 }
 
+/// Microseconds to an hour with three digits; what is beyond is told as an hour.
+fn histogram() -> anyhow::Result<Histogram<u64>> {
+    const HOUR_MICROS: u64 = 3_600_000_000;
+    Ok(Histogram::new_with_bounds(1, HOUR_MICROS, 3)?)
+}
+
 fn ms(micros: u64) -> f64 {
     micros as f64 / 1000.0
 }
@@ -184,6 +190,22 @@ fn ms(micros: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_latencies_that_were_recorded() {
+        let mut recorder = Recorder::new(Vec::new(), Timestamp::UNIX_EPOCH).unwrap();
+        for millis in 1..=1000 {
+            let latency = Duration::from_millis(millis);
+            recorder.ended(&Outcome { latency, failure: None, resent: false });
+        }
+        let second = recorder.tick(0, Timestamp::UNIX_EPOCH, 0, 0);
+        let near = |told: Option<f64>, ms: f64| told.is_some_and(|told| (told / ms - 1.0).abs() < 0.002);
+        assert!(
+            near(second.p50_ms, 500.0) && near(second.p95_ms, 950.0) && near(second.p99_ms, 990.0),
+            "{second:?}"
+        );
+        assert!(near(Some(recorder.summary().p999_ms), 999.0));
+    }
 
     #[test]
     fn failures_count_as_over_every_threshold() {

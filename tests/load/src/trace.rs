@@ -67,28 +67,29 @@ impl Trace {
         Ok(Self { points, duration_seconds: last + gap })
     }
 
-    /// A day in `duration`: night, a morning's rise, short bursts, and at 60 % of the time a step to nearly the peak.
+    /// A day in `duration`: night, a morning's rise, short bursts, and from 40 % of the time on a step to nearly the
+    /// peak, after which the day goes down for long enough to see what is done about it.
     /// The same seed gives the same trace.
     pub fn generated(seed: u64, duration: Duration) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
         let duration_seconds = duration.as_secs_f64().max(10.0).floor();
         let bursts: Vec<(f64, f64, f64)> = (0..3)
             .map(|burst| {
-                let begin = 0.18 + 0.12 * f64::from(burst) + random.random_range(0.0..0.04);
+                let begin = 0.1 + 0.08 * f64::from(burst) + random.random_range(0.0..0.03);
                 (begin, random.random_range(0.02..0.04), random.random_range(0.25..0.4))
             })
             .collect();
         let points = (0..duration_seconds as u32)
             .map(|second| {
                 let at = f64::from(second) / duration_seconds;
-                // A day's curve: lowest at the ends, highest at two thirds.
-                let day = 0.12 + 0.33 * (std::f64::consts::PI * at.powf(1.7)).sin().max(0.0);
+                // A day's curve: lowest at the ends.
+                let day = 0.12 + 0.33 * (std::f64::consts::PI * at).sin().max(0.0);
                 let burst: f64 = bursts
                     .iter()
                     .filter(|(begin, length, _)| (*begin..begin + length).contains(&at))
                     .map(|(_, _, height)| height)
                     .sum();
-                let step = if (0.6..0.8).contains(&at) { 0.45 } else { 0.0 };
+                let step = if (0.4..0.55).contains(&at) { 0.45 } else { 0.0 };
                 let noise = random.random_range(-0.02..0.02);
                 let requests_per_second = (day * (1.0 + burst) + step + noise).clamp(0.02, 1.0) * 100.0;
                 Point { second: f64::from(second), requests_per_second }
@@ -213,7 +214,7 @@ mod tests {
         for seed in 0..50 {
             let trace = Trace::generated(seed, Duration::from_mins(5));
             let step = trace.first_step().unwrap();
-            assert!((step.second - 180.0).abs() <= 2.0, "seed {seed}: {step:?}");
+            assert!((step.second - 120.0).abs() <= 2.0, "seed {seed}: {step:?}");
         }
     }
 

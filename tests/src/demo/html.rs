@@ -14,10 +14,11 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 pub fn page(report: &Report, pictures: &[Picture]) -> String {
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>Plimsoll: a demo</title><style>{STYLE}</style>\n<h1>Plimsoll kept p95 under {} ms and p99 under {} ms for {} of 100 requests</h1>\n",
+         <title>Plimsoll: a demo</title><style>{STYLE}</style>\n<h1>{} % of requests within {} ms, {} % within {} ms</h1>\n",
+        hundredth((1.0 - report.share_over_target.p95) * 100.0),
         report.targets.p95_ms,
-        report.targets.p99_ms,
         hundredth((1.0 - report.share_over_target.p99) * 100.0),
+        report.targets.p99_ms,
     );
     summary(&mut page, report);
     for picture in pictures {

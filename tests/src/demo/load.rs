@@ -97,7 +97,7 @@ fn objects(image: &str, trace: &Trace, seed: u64) -> Vec<serde_json::Value> {
                         "args": [
                             format!("http://{}.{NAMESPACE}.svc.cluster.local:80", sample::NAME),
                             "--trace", "/trace/trace.csv", "--seed", seed.to_string(), "--posts", "50",
-                            "--get", "16=/work?cpu=2ms", "--get", "3=/posts/{post}", "--get", "1=/posts?limit=10",
+                            "--get", "16=/work?cpu=5ms", "--get", "3=/posts/{post}", "--get", "1=/posts?limit=10",
                             "--threshold-ms", P95_MS.to_string(), "--threshold-ms", P99_MS.to_string(),
                         ],
                         "resources": { "requests": { "cpu": "50m", "memory": "32Mi" }, "limits": { "memory": "256Mi" } },

@@ -98,6 +98,7 @@ fn draw_on(
     let top = ceiling.map_or(highest, |ceiling| highest.min(ceiling)) * 1.05;
     let mut chart = ChartBuilder::on(area)
         .margin(8)
+        .margin_right(24)
         .x_label_area_size(28)
         .y_label_area_size(52)
         .build_cartesian_2d(0.0..report.trace.seconds as f64, 0.0..top)?;
