@@ -127,7 +127,7 @@ fn on_error(app: &Guarded, error: &Error, ctx: &Context) -> Action {
         debug!(
             app.namespace = namespace,
             app.name = name,
-            error = error as &dyn std::error::Error,
+            error = error.chain(),
             pause_ms = pause.as_millis() as u64,
             "reconcile has to wait"
         );
@@ -135,7 +135,7 @@ fn on_error(app: &Guarded, error: &Error, ctx: &Context) -> Action {
         warn!(
             app.namespace = namespace,
             app.name = name,
-            error = error as &dyn std::error::Error,
+            error = error.chain(),
             failures,
             pause_ms = pause.as_millis() as u64,
             "reconcile failed"

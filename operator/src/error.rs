@@ -66,6 +66,7 @@ impl Error {
             Self::Stale { .. } | Self::Fenced => Retry::Waiting,
             Self::WriteTimeout { .. } | Self::Timeout { .. } => Retry::Transient,
             Self::Read { source, .. } | Self::Write { source, .. } => match source {
+                kube::Error::Api(status) if namespace_is_ending(status) => Retry::Waiting,
                 kube::Error::Api(status) => match status.code {
                     404 | 409 => Retry::Waiting,
                     400 | 403 | 405 | 413 | 415 | 422 => Retry::Permanent,
@@ -85,7 +86,7 @@ impl Error {
         }
     }
 
-    /// The error with its cause, for a condition. Debug forms and request bodies stay out of it.
+    /// The error with its cause, for a condition and the log. Debug forms and request bodies stay out of it.
     pub fn chain(&self) -> String {
         match self {
             Self::Read { source, .. } | Self::Write { source, .. } => match source {
@@ -95,4 +96,10 @@ impl Error {
             _ => self.to_string(),
         }
     }
+}
+
+/// A namespace that is being deleted takes no new objects; the resource will soon be gone too.
+fn namespace_is_ending(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }

@@ -92,14 +92,7 @@ pub async fn pause() -> Result<PathBuf> {
     if !archive.exists() {
         let root = RootFs::new("pause")?;
         root.add(Path::new("/usr/bin/catatonit"), "usr/bin/catatonit").await?;
-        build(
-            &paths::project().join("tests/images/Containerfile"),
-            &root.dir,
-            "pause",
-            PAUSE_IMAGE,
-            &archive,
-        )
-        .await?;
+        build(&containerfile(), &root.dir, "pause", PAUSE_IMAGE, &archive).await?;
     }
     Ok(archive)
 }
@@ -163,7 +156,8 @@ async fn own_image(containerfile: &Path, context: &Path, binaries: &Path, name: 
 
 async fn redis() -> Result<String> {
     let program = Path::new("/usr/bin/redis-server");
-    let image = format!("docker.io/plimsoll/redis:{:012x}", digest(&[program.to_path_buf()])?);
+    let image =
+        format!("docker.io/plimsoll/redis:{:012x}", digest(&[program.to_path_buf(), containerfile()])?);
     system_image("redis", &image, async |root| {
         root.add(program, "usr/local/bin/redis-server").await?;
         root.write("etc/passwd", "redis:x:999:999::/:/\n")
@@ -177,7 +171,7 @@ async fn postgres() -> Result<String> {
     let programs = Path::new("/usr/lib/postgresql/15");
     let image = format!(
         "docker.io/plimsoll/postgres:{:012x}",
-        digest(&[programs.join("bin/postgres"), entrypoint.clone()])?
+        digest(&[programs.join("bin/postgres"), entrypoint.clone(), containerfile()])?
     );
     system_image("postgres", &image, async |root| {
         for program in ["postgres", "initdb", "pg_isready"] {
@@ -202,6 +196,11 @@ async fn postgres() -> Result<String> {
     Ok(image)
 }
 
+/// What the images of this machine's packages are built by.
+fn containerfile() -> PathBuf {
+    paths::project().join("tests/images/Containerfile")
+}
+
 /// Builds an image of this machine's packages into the cache, and imports it.
 async fn system_image(name: &str, image: &str, fill: impl AsyncFnOnce(&RootFs) -> Result<()>) -> Result<()> {
     if imported(image).await {
@@ -212,7 +211,7 @@ async fn system_image(name: &str, image: &str, fill: impl AsyncFnOnce(&RootFs) -
     if !archive.exists() {
         let root = RootFs::new(name)?;
         fill(&root).await?;
-        build(&paths::project().join("tests/images/Containerfile"), &root.dir, name, image, &archive).await?;
+        build(&containerfile(), &root.dir, name, image, &archive).await?;
     }
     import(&archive).await
 }

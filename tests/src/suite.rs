@@ -45,7 +45,7 @@ pub async fn run(options: Options) -> Result<()> {
 async fn fast() -> Result<()> {
     check("Check the formatting", &["fmt", "--all", "--check"]).await?;
     check("Lint", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]).await?;
-    let end_to_end = ["clippy", "-p", "plimsoll-tests", "--test", "e2e", "--locked", "--", "-D", "warnings"];
+    let end_to_end = ["clippy", "--workspace", "--test", "e2e", "--locked", "--", "-D", "warnings"];
     check("Lint the end-to-end tests", &end_to_end).await?;
     let postgres = step("Start a Postgres for the tests", Postgres::start()).await?;
     let mut test = cargo(&["test", "--workspace", "--locked"]);
@@ -57,18 +57,10 @@ async fn end_to_end(filter: &str) -> Result<()> {
     cluster::up().await?;
     let images = images::ensure().await?;
     step("Install the operator with Helm", chart::install(&Access::local(), &images)).await?;
-    // One at a time: two cores do not carry the load of two.
-    let mut test = cargo(&[
-        "test",
-        "-p",
-        "plimsoll-tests",
-        "--test",
-        "e2e",
-        "--locked",
-        "--",
-        "--test-threads=1",
-        filter,
-    ]);
+    // Of the whole workspace, so that dependencies have the features that the other tests were built with. One at a
+    // time: two cores do not carry the load of two.
+    let end_to_end = ["test", "--workspace", "--test", "e2e", "--locked", "--", "--test-threads=1", filter];
+    let mut test = cargo(&end_to_end);
     test.env(images::VARIABLE, serde_json::to_string(&images)?);
     shown("end-to-end tests", test).await
 }

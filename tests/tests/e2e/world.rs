@@ -55,6 +55,9 @@ impl World {
         let client = Access::local().client().await?;
         let world = Self { client, images, namespace: format!("e2e-{name}") };
         world.remove().await;
+        let namespaces: Api<Namespace> = Api::all(world.client.clone());
+        let gone = async || Ok(namespaces.get_opt(&world.namespace).await?.is_none());
+        world.eventually(SOON, "the namespace of the last run is gone", gone).await?;
         sample::apply_database(&world.client, &world.namespace, &world.images.postgres).await?;
         Ok(world)
     }
@@ -248,9 +251,8 @@ impl World {
 
     async fn remove(&self) {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        // The next run waits until it is gone; this one has seen enough.
         let _ = namespaces.delete(&self.namespace, &DeleteParams::default()).await;
-        let gone = async || Ok(namespaces.get_opt(&self.namespace).await?.is_none());
-        let _ = self.eventually(SOON, "the namespace is gone", gone).await;
     }
 }
 
