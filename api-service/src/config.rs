@@ -79,7 +79,7 @@ pub struct Config {
     pub cpu_queue_age: Duration,
 
     /// What to log, such as `info` or `plimsoll_api=debug`.
-    #[arg(long, env = "PLIMSOLL_LOG", default_value = "info")]
+    #[arg(long, env = "PLIMSOLL_LOG", default_value = "info,tokio_postgres=warn")]
     pub log: String,
 
     /// How to write a log line.
