@@ -25,6 +25,9 @@ use crate::watches::{Watches, managed, pods, prune_metadata, prune_pod};
 /// The main kind. An object that cannot be read becomes a condition, not a failed list of all the others.
 pub type Guarded = DeserializeGuard<ApiDeployment>;
 
+/// The kinds that are watched, as logs and metrics name them.
+const KINDS: [&str; 4] = ["ApiDeployment", "Deployment", "Service", "Pod"];
+
 /// Pause between two sweeps of the state of objects that are gone.
 const SWEEP_PERIOD: Duration = Duration::from_mins(1);
 
@@ -39,11 +42,10 @@ pub async fn run(
     synced: Arc<AtomicBool>,
     stop: CancellationToken,
 ) {
-    let (apps, apps_stream) =
-        watches.of::<Guarded>("ApiDeployment", watcher::Config::default(), prune_metadata);
-    let (deployments, deployments_stream) = watches.of::<Deployment>("Deployment", managed(), prune_metadata);
-    let (services, services_stream) = watches.of::<Service>("Service", managed(), prune_metadata);
-    let (pods, pods_stream) = watches.of::<Pod>("Pod", pods(), prune_pod);
+    let (apps, apps_stream) = watches.of::<Guarded>(KINDS[0], watcher::Config::default(), prune_metadata);
+    let (deployments, deployments_stream) = watches.of::<Deployment>(KINDS[1], managed(), prune_metadata);
+    let (services, services_stream) = watches.of::<Service>(KINDS[2], managed(), prune_metadata);
+    let (pods, pods_stream) = watches.of::<Pod>(KINDS[3], pods(), prune_pod);
     let context = Arc::new(make_context(Stores {
         deployments: deployments.clone(),
         services: services.clone(),
@@ -60,20 +62,13 @@ pub async fn run(
     });
     let sweep_task = tokio::spawn({
         let (apps, registry, background) = (apps.clone(), context.registry.clone(), background.clone());
+        let health = watches.health.clone();
         async move {
-            let all_synced = async {
-                let stores = tokio::try_join!(
-                    apps.wait_until_ready(),
-                    deployments.wait_until_ready(),
-                    services.wait_until_ready(),
-                    pods.wait_until_ready()
-                );
-                stores.is_ok()
-            };
             tokio::select! {
                 () = background.cancelled() => return,
-                all = all_synced => if all { info!("watches have synced"); synced.store(true, Ordering::Relaxed) },
+                () = health.listed(&KINDS) => info!("watches have synced"),
             }
+            synced.store(true, Ordering::Relaxed);
             loop {
                 tokio::select! {
                     () = background.cancelled() => return,

@@ -2,7 +2,7 @@
 //!
 //! Errors are logged and counted here and never reach the controller, whose one backoff would stop every trigger.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +17,7 @@ use kube_runtime::reflector::{self, Store};
 use kube_runtime::watcher::{self, watcher};
 use plimsoll_core::build::APP_LABEL;
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::metrics::Metrics;
@@ -26,13 +27,35 @@ const WATCH_SECONDS: u32 = 200;
 /// A watch that has failed for this long without one success is stuck.
 const STUCK_AFTER: Duration = Duration::from_mins(10);
 
-/// Since when each watch has been failing.
+/// Which watches have listed, and since when each has been failing.
 #[derive(Debug, Default)]
 pub struct WatchHealth {
     failing: Mutex<HashMap<&'static str, Instant>>,
+    listed: Mutex<HashSet<&'static str>>,
+    newly_listed: Notify,
 }
 
 impl WatchHealth {
+    /// Waits until every one of `kinds` has been listed into its store.
+    ///
+    /// Not by `Store::wait_until_ready`: of several tasks that wait for one store, it wakes the last one only
+    /// (kube-runtime 5.0, `DelayedInit`), and the controller has to be that one.
+    pub async fn listed(&self, kinds: &[&'static str]) {
+        loop {
+            let newly_listed = self.newly_listed.notified();
+            let listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if kinds.iter().all(|kind| listed.contains(kind)) {
+                return;
+            }
+            newly_listed.await;
+        }
+    }
+
+    fn has_listed(&self, kind: &'static str) {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).insert(kind);
+        self.newly_listed.notify_waiters();
+    }
+
     fn heard(&self, kind: &'static str, good: bool) {
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         if good {
@@ -88,6 +111,7 @@ impl Watches {
         let writer = reflector::store::Writer::new(K::DynamicType::default());
         let store = writer.as_reader();
         let (health, errors) = (self.health.clone(), self.metrics.watch_errors.clone());
+        let listing = self.health.clone();
         let stream = watcher(api, config.timeout(WATCH_SECONDS).page_size(500))
             .default_backoff()
             .inspect(move |event| {
@@ -99,6 +123,11 @@ impl Watches {
             })
             .modify(prune)
             .reflect(writer)
+            .inspect(move |event| {
+                if matches!(event, Ok(watcher::Event::InitDone)) {
+                    listing.has_listed(kind);
+                }
+            })
             .touched_objects()
             .filter(|touched| future::ready(touched.is_ok()));
         (store, stream)
@@ -128,5 +157,28 @@ pub fn prune_pod(pod: &mut Pod) {
     if let Some(status) = &mut pod.status {
         status.container_statuses = None;
         status.init_container_statuses = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn everyone_who_waits_for_the_lists_is_woken() {
+        let health = Arc::new(WatchHealth::default());
+        let waiting = [1, 2].map(|_| {
+            let health = health.clone();
+            tokio::spawn(async move { health.listed(&["Deployment", "Pod"]).await })
+        });
+        tokio::task::yield_now().await;
+        health.has_listed("Pod");
+        tokio::task::yield_now().await;
+        assert!(waiting.iter().all(|task| !task.is_finished()), "one list is not both");
+        health.has_listed("Deployment");
+        for task in waiting {
+            tokio::time::timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
+        }
+        health.listed(&["Pod"]).await;
     }
 }

@@ -50,7 +50,8 @@ async fn clear_interrupted(access: &Access) -> Result<()> {
     // Without a release there is no status, and nothing to clear.
     let Ok(status) = command::run(&mut helm, LIMIT).await else { return Ok(()) };
     let status: Value = serde_json::from_str(&status).context("read Helm's status")?;
-    if status["info"]["status"].as_str().is_some_and(|status| status.starts_with("pending-")) {
+    let status = status["info"]["status"].as_str().unwrap_or_default();
+    if status.starts_with("pending-") || status == "uninstalling" {
         uninstall(access).await.context("clear an interrupted Helm operation")?;
     }
     Ok(())

@@ -22,13 +22,16 @@ const PACKAGES: [(&str, &str); 17] = [
     ("/bin/ip", "iproute2"),
     ("/usr/bin/redis-server", "redis-server"),
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
-    ("/usr/bin/promtool", "prometheus"),
+    ("/usr/sbin/modprobe", "kmod"),
     ("/usr/bin/buildah", "buildah"),
     ("/usr/bin/catatonit", "catatonit"),
     ("/usr/bin/musl-gcc", "musl-tools"),
     ("/usr/bin/mount", "mount"),
     ("/usr/bin/ldd", "libc-bin"),
 ];
+
+/// Of `apt-get`: quiet, and patient with an update that the machine is making by itself.
+const APT: [&str; 3] = ["-q", "-o", "DPkg::Lock::Timeout=300"];
 
 /// Packages whose Debian scripts start a server at once. The cluster runs its own; the machine's stay as they were.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -54,6 +57,7 @@ pub fn require_root() -> Result<()> {
 /// # Errors
 /// When a package is missing and `apt-get` is too, or it fails.
 pub async fn install_packages() -> Result<()> {
+    drop(ServicesStayOff::left_by_a_killed_command());
     let missing: Vec<&str> =
         PACKAGES.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
@@ -64,18 +68,16 @@ pub async fn install_packages() -> Result<()> {
     }
     step(format!("Install Debian packages: {}", missing.join(" ")), async {
         let limit = Duration::from_mins(10);
-        command::run(Command::new("apt-get").args(["-q", "update"]), limit).await?;
         let policy = ServicesStayOff::new()?;
-        let installed = command::run(
-            Command::new("apt-get")
-                .args(["-q", "install", "--yes", "--no-install-recommends"])
-                .args(&missing)
-                .env("DEBIAN_FRONTEND", "noninteractive"),
-            limit,
-        )
-        .await;
+        // What an interrupted installation left half-done, this one could not build on.
+        let _ = command::run(Command::new("dpkg").args(["--configure", "-a"]), limit).await;
+        command::run(Command::new("apt-get").args(APT).arg("update"), limit).await?;
+        let mut install = Command::new("apt-get");
+        install.args(APT).args(["install", "--yes", "--no-remove", "--no-install-recommends"]).args(&missing);
+        command::run(install.env("DEBIAN_FRONTEND", "noninteractive"), limit).await?;
         drop(policy);
-        installed.map(drop)
+        disable_services(&missing).await;
+        Ok(())
     })
     .await?;
     for (file, package) in PACKAGES {
@@ -86,18 +88,45 @@ pub async fn install_packages() -> Result<()> {
     Ok(())
 }
 
-/// Debian's switch that keeps packages from starting their services, for as long as this value lives.
+/// The cluster starts what it needs itself; the next boot of the machine must not.
+async fn disable_services(installed: &[&str]) {
+    if !Path::new("/run/systemd/system").exists() {
+        return;
+    }
+    for (package, service) in [
+        ("containerd", "containerd"),
+        ("etcd-server", "etcd"),
+        ("redis-server", "redis-server"),
+        ("postgresql-15", "postgresql"),
+    ] {
+        if installed.contains(&package) {
+            let mut disable = Command::new("systemctl");
+            let _ = command::run(disable.args(["disable", service]), Duration::from_mins(1)).await;
+        }
+    }
+}
+
+/// Debian's switch that keeps packages from starting their services, for as long as this value lives. One that a killed
+/// command left is known by its text.
 struct ServicesStayOff {
     ours: bool,
 }
 
+const POLICY_TEXT: &str = "#!/bin/sh\n# Made by cargo xtask while it installs packages.\nexit 101\n";
+
 impl ServicesStayOff {
+    fn left_by_a_killed_command() -> Option<Self> {
+        let left = std::fs::read_to_string(POLICY).is_ok_and(|text| text == POLICY_TEXT);
+        left.then_some(Self { ours: true })
+    }
+
     fn new() -> Result<Self> {
         use std::os::unix::fs::PermissionsExt;
         if Path::new(POLICY).exists() {
-            return Ok(Self { ours: false });
+            let ours = std::fs::read_to_string(POLICY).is_ok_and(|text| text == POLICY_TEXT);
+            return Ok(Self { ours });
         }
-        std::fs::write(POLICY, "#!/bin/sh\nexit 101\n").with_context(|| format!("write {POLICY}"))?;
+        std::fs::write(POLICY, POLICY_TEXT).with_context(|| format!("write {POLICY}"))?;
         std::fs::set_permissions(POLICY, std::fs::Permissions::from_mode(0o755))?;
         Ok(Self { ours: true })
     }

@@ -19,6 +19,9 @@ use crate::{command, paths};
 /// What sandboxes run. containerd's configuration names it, so its tag is fixed.
 pub const PAUSE_IMAGE: &str = "docker.io/plimsoll/pause:1";
 
+/// Where Plimsoll's own images are published.
+pub const REGISTRY: &str = "ghcr.io/plimsoll";
+
 const TARGET: &str = "x86_64-unknown-linux-musl";
 const LIMIT: Duration = Duration::from_mins(5);
 /// A release build of all three binaries with an empty cache, on two cores.
@@ -78,9 +81,27 @@ pub async fn ensure() -> Result<Images> {
         }
         let redis = redis().await?;
         let postgres = postgres().await?;
-        Ok(Images { operator, api, api_next, load, redis, postgres })
+        let images = Images { operator, api, api_next, load, redis, postgres };
+        name_as_published(&images).await?;
+        Ok(images)
     })
     .await
+}
+
+/// Gives the images the names that the chart and `cargo xtask demo --context` use by default, so that both work on the
+/// local cluster as they do where those can be pulled.
+async fn name_as_published(images: &Images) -> Result<()> {
+    let published = Images::of_registry(REGISTRY);
+    for (image, name) in [
+        (&images.operator, &published.operator),
+        (&images.api, &published.api),
+        (&images.load, &published.load),
+        (&images.redis, &published.redis),
+        (&images.postgres, &published.postgres),
+    ] {
+        ctr(&["images", "tag", "--force", image, name]).await?;
+    }
+    Ok(())
 }
 
 /// The archive of the pause image.
@@ -123,7 +144,8 @@ async fn compile() -> Result<()> {
     command::run_logged(
         Command::new("cargo")
             .current_dir(paths::project())
-            .args(["build", "--locked", "--release", "--target", TARGET])
+            .args(["build", "--locked", "--release", "--target", TARGET, "--target-dir"])
+            .arg(paths::target())
             .args(["-p", "plimsoll-operator", "-p", "plimsoll-api", "-p", "plimsoll-load"]),
         &paths::target().join("images/build.log"),
         COMPILE_LIMIT,

@@ -12,7 +12,7 @@ pub fn project() -> PathBuf {
 
 /// Results of cargo, outside of the checkout when `CARGO_TARGET_DIR` says so.
 pub fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| project().join("target"), PathBuf::from)
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| project().join("target"), |dir| project().join(dir))
 }
 
 /// What is expensive to make and does not depend on the checkout; every entry's name holds its version.

@@ -29,6 +29,8 @@ impl Postgres {
         let port =
             std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr())?.port();
         let data = folder.join("data").to_string_lossy().into_owned();
+        // A killed run of the same process id may have left its folder.
+        let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         command::run(Command::new("chown").arg("postgres").arg(&folder), Duration::from_secs(5)).await?;
         let initdb = ["--username=postgres", "--auth=trust", "--locale=C", "--encoding=UTF8", "--no-sync"];
@@ -86,8 +88,9 @@ impl Drop for Postgres {
 /// Postgres refuses to run as root.
 fn unprivileged(program: &str) -> Command {
     let mut command = Command::new("setpriv");
+    // It ends with this process, however that ends.
     command
-        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=KILL"])
         .arg(format!("{PROGRAMS}/{program}"));
     command.current_dir("/");
     command

@@ -30,7 +30,7 @@ pub struct Options {
 /// # Errors
 /// At the first check or runner that fails.
 pub async fn run(options: Options) -> Result<()> {
-    host::require_root()?;
+    let lock = cluster::lock()?;
     host::install_packages().await?;
     tools::HELM.ensure().await?;
     if options.e2e.is_none() {
@@ -39,13 +39,20 @@ pub async fn run(options: Options) -> Result<()> {
     if options.fast {
         return Ok(());
     }
-    end_to_end(options.e2e.as_deref().unwrap_or_default()).await
+    end_to_end(&lock, options.e2e.as_deref().unwrap_or_default()).await?;
+    drop(lock);
+    if options.e2e.is_none() {
+        let crash = cargo(&["test", "--workspace", "--test", "cluster", "--locked"]);
+        shown("test of the local cluster itself, which ends it", crash).await?;
+    }
+    Ok(())
 }
 
 async fn fast() -> Result<()> {
     check("Check the formatting", &["fmt", "--all", "--check"]).await?;
     check("Lint", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]).await?;
-    let end_to_end = ["clippy", "--workspace", "--test", "e2e", "--locked", "--", "-D", "warnings"];
+    let end_to_end =
+        ["clippy", "--workspace", "--test", "e2e", "--test", "cluster", "--locked", "--", "-D", "warnings"];
     check("Lint the end-to-end tests", &end_to_end).await?;
     let postgres = step("Start a Postgres for the tests", Postgres::start()).await?;
     let mut test = cargo(&["test", "--workspace", "--locked"]);
@@ -53,8 +60,13 @@ async fn fast() -> Result<()> {
     shown("unit, golden and server tests", test).await
 }
 
-async fn end_to_end(filter: &str) -> Result<()> {
-    cluster::up().await?;
+async fn end_to_end(lock: &cluster::Lock, filter: &str) -> Result<()> {
+    let list = ["test", "--workspace", "--test", "e2e", "--locked", "--", "--list", filter];
+    let listed = crate::command::run(&mut cargo(&list), LIMIT).await?;
+    if !listed.lines().any(|line| line.ends_with(": test")) {
+        bail!("no end-to-end test has {filter:?} in its name");
+    }
+    cluster::up(lock).await?;
     let images = images::ensure().await?;
     step("Install the operator with Helm", chart::install(&Access::local(), &images)).await?;
     // Of the whole workspace, so that dependencies have the features that the other tests were built with. One at a

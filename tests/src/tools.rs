@@ -105,6 +105,7 @@ impl Family {
                 self.name
             );
         }
+        refuse_old_go().await?;
         let title = format!("Build {} {version}, once for this machine ({})", self.name, self.takes);
         step(title, self.build(&version, &bin)).await?;
         Ok(bin)
@@ -112,7 +113,10 @@ impl Family {
 
     async fn build(&self, version: &str, bin: &Path) -> Result<()> {
         let entry = bin.parent().context("an entry of the cache")?;
-        let partial = entry.join(format!("bin.partial-{}", std::process::id()));
+        let partial = entry.join("bin.partial");
+        if partial.exists() {
+            std::fs::remove_dir_all(&partial).with_context(|| format!("clear {}", partial.display()))?;
+        }
         std::fs::create_dir_all(&partial).with_context(|| format!("create {}", partial.display()))?;
         let log = entry.join("build.log");
         let built = command::run_logged(
@@ -157,10 +161,24 @@ impl Family {
     }
 }
 
-/// Helm from `PATH`, or else built into the cache.
+/// Helm of the version that is pinned, built into the cache.
 ///
 /// # Errors
 /// As [`Family::ensure`].
 pub async fn helm() -> Result<PathBuf> {
     Ok(HELM.ensure().await?.join("helm"))
+}
+
+/// The modules ask for Go 1.26, and an old toolchain says so in words that nobody understands.
+async fn refuse_old_go() -> Result<()> {
+    let version =
+        command::run(Command::new("go").args(["env", "GOVERSION"]), Duration::from_secs(20)).await?;
+    let minor =
+        version.trim().strip_prefix("go1.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    match minor {
+        Some(minor) if minor < 26 => {
+            bail!("this machine has {}, and Go 1.26 or newer is needed", version.trim())
+        }
+        _ => Ok(()),
+    }
 }

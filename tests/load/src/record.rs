@@ -18,13 +18,14 @@ pub struct Second {
     pub time: Timestamp,
     /// Requests that were due.
     pub offered: u64,
-    /// Requests that were answered with a status below 500.
+    /// Requests that were answered with a status below 400.
     pub completed: u64,
-    /// Requests that were answered with 500 or above, or not at all.
+    /// Requests that were answered with 400 or above, or not at all.
     pub failed: u64,
     /// Of `completed` and `failed`, those that took longer than each threshold; a failure counts for each.
     pub over: Vec<u64>,
-    /// Percentiles of what ended, in milliseconds from the moment the request was due, failures included.
+    /// Percentiles of what ended, in milliseconds from the moment the request was due. A failure counts as the time after
+    /// which it would have been given up, however fast it came: a refusal is no quick answer.
     pub p50_ms: Option<f64>,
     /// As `p50_ms`.
     pub p95_ms: Option<f64>,
@@ -44,13 +45,13 @@ pub struct Summary {
     pub started: Timestamp,
     /// Requests that were due.
     pub offered: u64,
-    /// Requests that were answered with a status below 500.
+    /// Requests that were answered with a status below 400.
     pub completed: u64,
-    /// Requests that were answered with 500 or above, or not at all.
+    /// Requests that were answered with 400 or above, or not at all.
     pub failed: u64,
     /// Why they failed: `status 503`, `timeout`, `connect`, …
     pub failures: BTreeMap<String, u64>,
-    /// Requests that a server had closed the connection on before it read them, and that were sent again.
+    /// `GET` requests that were sent again, because a kept-alive connection ended before it answered them.
     pub resent: u64,
     /// Thresholds, in milliseconds.
     pub thresholds_ms: Vec<f64>,
@@ -90,6 +91,7 @@ pub struct Outcome {
 /// Counts outcomes.
 pub struct Recorder {
     thresholds: Vec<Duration>,
+    timeout: Duration,
     second: Second,
     latencies: Histogram<u64>,
     summary: Summary,
@@ -98,17 +100,18 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Counts against these thresholds.
+    /// Counts against these thresholds; `timeout` is when a request is given up.
     ///
     /// # Errors
     /// Never for the fixed precision used.
-    pub fn new(thresholds: Vec<Duration>, started: Timestamp) -> anyhow::Result<Self> {
+    pub fn new(thresholds: Vec<Duration>, timeout: Duration, started: Timestamp) -> anyhow::Result<Self> {
         let thresholds_ms = thresholds.iter().map(|threshold| threshold.as_secs_f64() * 1000.0).collect();
         Ok(Self {
             second: Second { over: vec![0; thresholds.len()], ..Second::default() },
             over: vec![0; thresholds.len()],
             summary: Summary { started, thresholds_ms, ..Summary::default() },
             thresholds,
+            timeout,
             latencies: histogram()?,
             all_latencies: histogram()?,
         })
@@ -122,7 +125,9 @@ impl Recorder {
 
     /// A request has ended.
     pub fn ended(&mut self, outcome: &Outcome) {
-        let micros = u64::try_from(outcome.latency.as_micros()).unwrap_or(u64::MAX).max(1);
+        let felt =
+            if outcome.failure.is_some() { outcome.latency.max(self.timeout) } else { outcome.latency };
+        let micros = u64::try_from(felt.as_micros()).unwrap_or(u64::MAX).max(1);
         self.latencies.saturating_record(micros);
         self.all_latencies.saturating_record(micros);
         match &outcome.failure {
@@ -191,9 +196,11 @@ fn ms(micros: u64) -> f64 {
 mod tests {
     use super::*;
 
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
     #[test]
     fn percentiles_are_of_the_latencies_that_were_recorded() {
-        let mut recorder = Recorder::new(Vec::new(), Timestamp::UNIX_EPOCH).unwrap();
+        let mut recorder = Recorder::new(Vec::new(), TIMEOUT, Timestamp::UNIX_EPOCH).unwrap();
         for millis in 1..=1000 {
             let latency = Duration::from_millis(millis);
             recorder.ended(&Outcome { latency, failure: None, resent: false });
@@ -210,15 +217,19 @@ mod tests {
     #[test]
     fn failures_count_as_over_every_threshold() {
         let thresholds = vec![Duration::from_millis(100), Duration::from_millis(250)];
-        let mut recorder = Recorder::new(thresholds, Timestamp::UNIX_EPOCH).unwrap();
+        let mut recorder = Recorder::new(thresholds, TIMEOUT, Timestamp::UNIX_EPOCH).unwrap();
         for (millis, failure) in [(50, None), (150, None), (300, None), (1, Some("status 503"))] {
             recorder.offered();
             let failure = failure.map(str::to_owned);
             recorder.ended(&Outcome { latency: Duration::from_millis(millis), failure, resent: false });
         }
         let second = recorder.tick(0, Timestamp::UNIX_EPOCH, 0, 1);
-        assert_eq!((second.offered, second.completed, second.failed, second.over), (4, 3, 1, vec![3, 2]));
+        assert_eq!((second.offered, second.completed, second.failed, &second.over), (4, 3, 1, &vec![3, 2]));
         assert_eq!(recorder.summary().over_share, vec![0.75, 0.5]);
+        assert!(
+            second.p99_ms.is_some_and(|p99| p99 >= 9_990.0),
+            "a quick refusal looks like a quick answer: {second:?}"
+        );
         assert_eq!(recorder.summary().failures, BTreeMap::from([("status 503".to_owned(), 1)]));
         assert_eq!(recorder.tick(1, Timestamp::UNIX_EPOCH, 0, 1).p99_ms, None);
     }

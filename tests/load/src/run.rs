@@ -56,7 +56,7 @@ pub async fn run(plan: Plan, mut line: impl FnMut(&Line)) -> Result<Summary> {
     let in_flight = Arc::new(AtomicU64::new(0));
     let (ended, mut outcomes) = mpsc::channel::<Outcome>(QUEUE);
     let mut random = SmallRng::seed_from_u64(plan.seed);
-    let mut recorder = Recorder::new(plan.thresholds.clone(), Timestamp::now())?;
+    let mut recorder = Recorder::new(plan.thresholds.clone(), plan.timeout, Timestamp::now())?;
     let started = Instant::now();
     let last = plan.trace.duration().as_secs_f64();
     let mut due = next_due(&plan.trace, 0.0, &mut random);
@@ -106,7 +106,7 @@ impl Sent {
             Ok(Err(Failure::Connect)) => (Some("connect".to_owned()), false),
             Ok(Err(Failure::ConnectionsExhausted)) => (Some("connections exhausted".to_owned()), false),
             Ok(Err(Failure::Broken)) => (Some("connection broken".to_owned()), false),
-            Ok(Ok(response)) if response.status.is_server_error() => {
+            Ok(Ok(response)) if response.status.is_server_error() || response.status.is_client_error() => {
                 (Some(format!("status {}", response.status.as_u16())), response.resent)
             }
             Ok(Ok(response)) => (None, response.resent),

@@ -98,7 +98,7 @@ impl Trace {
         Self { points, duration_seconds }
     }
 
-    /// The same curve within `duration`.
+    /// The same curve within `duration`, a point a second: the mean of ten moments in it.
     #[must_use]
     pub fn compressed(mut self, duration: Duration) -> Self {
         let factor = duration.as_secs_f64() / self.duration_seconds;
@@ -106,7 +106,10 @@ impl Trace {
             point.second *= factor;
         }
         self.duration_seconds = duration.as_secs_f64();
-        self
+        let points = (0..self.duration_seconds.ceil() as u32)
+            .map(|second| Point { second: f64::from(second), requests_per_second: self.mean(second) })
+            .collect();
+        Self { points, ..self }
     }
 
     /// The same curve with its peak, of one-second means, at `requests_per_second`; and the factor that it took.

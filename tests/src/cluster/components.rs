@@ -176,8 +176,8 @@ pub fn coredns(bin: &Path) -> Result<()> {
 }
 
 /// Removes kube-proxy's rules from the machine.
-pub async fn clean_kube_proxy(bin: &Path) {
-    let mut clean = Command::new(bin.join("kube-proxy"));
+pub async fn clean_kube_proxy() {
+    let mut clean = Command::new(state("kube-proxy"));
     let _ = command::run(clean.arg("--cleanup"), Duration::from_secs(30)).await;
 }
 

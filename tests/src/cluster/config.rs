@@ -1,7 +1,7 @@
 //! Configuration files of the components, as text.
 
 use super::layout::{
-    BRIDGE, CGROUP, KUBELET_PORT, NODE, NODE_ADDRESS, NODE_POD_RANGE, POD_RANGE, RUN, STATE,
+    BRIDGE, CGROUP, KUBELET_PORT, NETWORK, NODE, NODE_ADDRESS, NODE_POD_RANGE, POD_RANGE, RUN, STATE,
 };
 use crate::images::PAUSE_IMAGE;
 
@@ -31,6 +31,9 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
 
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
+
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+    Root = "{RUN}/runc"
 "#
     )
 }
@@ -40,7 +43,7 @@ pub fn cni() -> String {
     format!(
         r#"{{
   "cniVersion": "0.4.0",
-  "name": "plimsoll",
+  "name": "{NETWORK}",
   "plugins": [
     {{
       "type": "bridge",
@@ -84,6 +87,8 @@ failCgroupV1: false
 failSwapOn: false
 enforceNodeAllocatable: []
 makeIPTablesUtilChains: false
+podLogsDir: {STATE}/pod-logs
+volumePluginDir: {STATE}/volume-plugins
 oomScoreAdj: 0
 clusterDomain: cluster.local
 clusterDNS: [{NODE_ADDRESS}]

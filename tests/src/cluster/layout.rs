@@ -19,6 +19,8 @@ pub const NODE_ADDRESS: &str = "198.18.0.1";
 pub const KUBERNETES_SERVICE_ADDRESS: &str = "198.19.0.1";
 /// The bridge that joins the pods.
 pub const BRIDGE: &str = "plimsoll0";
+/// Name of the pods' network in the plugins' files.
+pub const NETWORK: &str = "plimsoll";
 /// Name of the only node.
 pub const NODE: &str = "plimsoll-local";
 /// Name of the context in the kubeconfig.

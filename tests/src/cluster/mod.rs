@@ -5,6 +5,7 @@
 
 pub mod components;
 mod config;
+mod kernel;
 pub mod layout;
 mod network;
 mod pki;
@@ -46,25 +47,22 @@ const COMPONENTS: [&str; 8] = [
 ///
 /// # Errors
 /// When the machine cannot carry it, or a component does not come up; the error names its log.
-pub async fn up() -> Result<PathBuf> {
-    host::require_root()?;
+pub async fn up(_lock: &Lock) -> Result<PathBuf> {
     host::install_packages().await?;
     let kubernetes = tools::KUBERNETES.ensure().await?;
     let coredns = tools::COREDNS.ensure().await?;
-    let lock = lock()?;
     match status(&kubernetes).await {
         Status::Up => {
             note("the local cluster is already up");
             return Ok(kubeconfig());
         }
         Status::Broken => {
-            step("Clear away what is left of the last local cluster", clear(&kubernetes)).await?;
+            step("Clear away what is left of the last local cluster", clear()).await?;
         }
         Status::Down => {}
     }
     let pause = images::pause().await?;
     step("Boot the local cluster", boot(&kubernetes, &coredns, &pause)).await?;
-    drop(lock);
     Ok(kubeconfig())
 }
 
@@ -72,21 +70,19 @@ pub async fn up() -> Result<PathBuf> {
 ///
 /// # Errors
 /// When a process does not end or a folder cannot be removed.
-pub async fn down() -> Result<()> {
-    host::require_root()?;
-    let _lock = lock()?;
+pub async fn down(_lock: &Lock) -> Result<()> {
     let kubernetes = tools::KUBERNETES.cached()?;
     if status(&kubernetes).await == Status::Down {
         note("there is no local cluster");
         return Ok(());
     }
-    step("Remove the local cluster", clear(&kubernetes)).await
+    step("Remove the local cluster", clear()).await
 }
 
 /// Looks at the processes and asks the API server.
 pub async fn status(kubernetes: &Path) -> Status {
     let records = process::records();
-    if records.is_empty() && !Path::new(STATE).join("pki").exists() {
+    if !Path::new(STATE).exists() && !Path::new(RUN).exists() {
         return Status::Down;
     }
     let running = |name: &str| records.iter().any(|record| record.name == name && record.alive());
@@ -131,10 +127,9 @@ async fn boot(kubernetes: &Path, coredns: &Path, pause: &Path) -> Result<()> {
     components::write_config("kube-proxy.yaml", &config::kube_proxy())?;
     components::write_config("Corefile", &config::coredns())?;
     components::write_config("resolv.conf", &config::resolv_conf())?;
-    for root in process::cgroup_roots() {
-        // Version 1 lists named hierarchies too, some of which refuse folders; the kubelet checks the ones it needs.
-        let _ = std::fs::create_dir_all(root.join(layout::CGROUP));
-    }
+    // Kept with the state, so that its rules can be removed when the cache is gone.
+    std::fs::copy(kubernetes.join("kube-proxy"), state("kube-proxy")).context("keep kube-proxy")?;
+    kernel::up().await?;
     network::up().await?;
 
     components::etcd()?;
@@ -154,14 +149,13 @@ async fn boot(kubernetes: &Path, coredns: &Path, pause: &Path) -> Result<()> {
 }
 
 /// Ends and removes everything, in an order that works from any half-made state.
-async fn clear(kubernetes: &Path) -> Result<()> {
+async fn clear() -> Result<()> {
     process::stop_all().await?;
-    components::clean_kube_proxy(kubernetes).await;
+    components::clean_kube_proxy().await;
     network::down().await;
+    kernel::down();
+    remove_log_links();
     unmount_all()?;
-    for cgroup in process::cgroup_dirs() {
-        let _ = std::fs::remove_dir(cgroup);
-    }
     for dir in [STATE, RUN] {
         match std::fs::remove_dir_all(dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -171,6 +165,15 @@ async fn clear(kubernetes: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The kubelet links each container's log from a folder of the machine.
+fn remove_log_links() {
+    for entry in std::fs::read_dir("/var/log/containers").into_iter().flatten().flatten() {
+        if std::fs::read_link(entry.path()).is_ok_and(|target| target.starts_with(STATE)) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Unmounts what pods and containers left below the cluster's folders, last mounted first.
@@ -191,16 +194,25 @@ fn unescape(path: &str) -> String {
     path.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
 }
 
-/// One `up` or `down` at a time.
-fn lock() -> Result<File> {
+/// Shows that no other command uses or changes the local cluster, for as long as it lives.
+pub struct Lock {
+    _file: File,
+}
+
+/// Takes the local cluster for a command.
+///
+/// # Errors
+/// When this is not root on Linux, or another command has it.
+pub fn lock() -> Result<Lock> {
+    host::require_root()?;
     let dir = Path::new("/var/lib/plimsoll");
     std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     let path = dir.join("lock");
     let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock { _file: file }),
         Err(std::fs::TryLockError::WouldBlock) => {
-            bail!("another command is starting or removing the local cluster; wait until it has ended")
+            bail!("another command of this project uses the local cluster; wait until it has ended")
         }
         Err(std::fs::TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("lock {}", path.display()))

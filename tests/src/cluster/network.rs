@@ -1,19 +1,16 @@
 //! The bridge of the pods, and the routes that keep their traffic on this machine.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use tokio::process::Command;
 
-use super::layout::{BRIDGE, NODE_ADDRESS, NODE_POD_RANGE, POD_RANGE, SERVICE_RANGE, state};
+use super::layout::{BRIDGE, NETWORK, NODE_ADDRESS, NODE_POD_RANGE, POD_RANGE, SERVICE_RANGE};
 use crate::command;
 
 const LIMIT: Duration = Duration::from_secs(20);
 /// Above any other route's metric: taken only when the bridge's own route is gone.
 const LAST_RESORT: &str = "4294967294";
-/// Switches of the kernel that the cluster turns on, IPv4 forwarding itself and NodePorts on 127.0.0.1 by kube-proxy.
-const SWITCHES: [&str; 2] = ["ip_forward", "conf/all/route_localnet"];
 
 /// Makes the bridge and the routes. Running it again changes nothing.
 ///
@@ -33,14 +30,7 @@ pub async fn up() -> Result<()> {
     // Service addresses are rewritten by kube-proxy before they would leave by the bridge; without a route they would
     // not get that far.
     ip(&["route", "replace", SERVICE_RANGE, "dev", BRIDGE, "src", NODE_ADDRESS]).await?;
-    keep_inside().await?;
-    for switch in SWITCHES {
-        let path = Path::new("/proc/sys/net/ipv4").join(switch);
-        let before = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        std::fs::write(remembered(switch), before).with_context(|| format!("remember {switch}"))?;
-        std::fs::write(&path, "1").with_context(|| format!("turn {} on", path.display()))?;
-    }
-    Ok(())
+    keep_inside().await
 }
 
 /// Removes what [`up`] and the kubelet's network plugin made. Parts that are gone are no error.
@@ -54,16 +44,12 @@ pub async fn down() {
     for range in [POD_RANGE, SERVICE_RANGE] {
         let _ = ip(&["route", "delete", "blackhole", range]).await;
     }
-    for switch in SWITCHES {
-        if let Ok(value) = std::fs::read_to_string(remembered(switch)) {
-            let _ = std::fs::write(Path::new("/proc/sys/net/ipv4").join(switch), value);
+    // What the network plugins cached of pods that did not end in their own time.
+    for entry in std::fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&format!("{NETWORK}-")) {
+            let _ = std::fs::remove_file(entry.path());
         }
     }
-}
-
-/// Where the value of a switch is kept that it had before.
-fn remembered(switch: &str) -> PathBuf {
-    state(format!("before-{}", switch.replace('/', "-")))
 }
 
 /// Pods reach each other and this machine, and nothing beyond it.
@@ -103,5 +89,5 @@ async fn ip(args: &[&str]) -> Result<String> {
 }
 
 async fn iptables(args: &[&str]) -> Result<String> {
-    command::run(Command::new("iptables").args(args), LIMIT).await
+    command::run(Command::new("/usr/sbin/iptables").args(args), LIMIT).await
 }

@@ -35,6 +35,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// Whether the very process is still running.
     pub fn alive(&self) -> bool {
         stat(self.pid).is_some_and(|(start_ticks, state)| start_ticks == self.start_ticks && state != 'Z')
@@ -55,6 +60,8 @@ pub fn start<S: AsRef<OsStr>>(name: &str, program: &Path, args: &[S]) -> Result<
         .args(args)
         .current_dir(STATE)
         .env(MARK, STATE)
+        // A shell that became root by `su` alone lacks the folders of the system's own programs.
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .stdout(file.try_clone().context("share a log")?)

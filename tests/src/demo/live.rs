@@ -136,11 +136,11 @@ pub fn print_summary(report: &Report, folder: &Path) {
 /// How to look around and how to remove everything.
 pub fn print_what_next(stage: &Stage, keep: bool) {
     println!();
-    if !stage.local && !keep {
+    if !stage.is_local() && !keep {
         return;
     }
     println!("Look around:");
-    if stage.local {
+    if stage.is_local() {
         println!("  export KUBECONFIG={}", super::local_kubeconfig().display());
         if !command::on_path("kubectl")
             && let Ok(bin) = tools::KUBERNETES.cached()

@@ -18,9 +18,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use plimsoll_load::{Trace, record::Line};
 
-use crate::cluster;
 use crate::progress::{note, step};
+use crate::{cluster, images};
 use stage::Stage;
+pub use watch::decisions;
 
 /// What to show.
 #[derive(Args)]
@@ -50,7 +51,7 @@ pub struct Options {
     #[arg(long)]
     context: Option<String>,
     /// With --context: where the cluster pulls Plimsoll's images from.
-    #[arg(long, default_value = "ghcr.io/plimsoll")]
+    #[arg(long, default_value = images::REGISTRY)]
     registry: String,
 }
 
@@ -66,14 +67,16 @@ pub async fn run(options: Options) -> Result<()> {
     let trace = trace(&options)?;
     let stage = Stage::prepare(options.context.as_deref(), &options.registry).await?;
     let outcome = play(&stage, &options, trace).await;
-    if options.context.is_some() && !options.keep {
+    // What was measured is written before anything else may fail.
+    let written = outcome.and_then(|report| report::write(&options.report, &report).map(|()| report));
+    if let Ok(report) = &written {
+        live::print_summary(report, &options.report);
+        live::print_what_next(&stage, options.keep);
+    }
+    if !stage.is_local() && !options.keep {
         step("Remove what the demo made in your cluster", stage.remove()).await?;
     }
-    let report = outcome?;
-    report::write(&options.report, &report)?;
-    live::print_summary(&report, &options.report);
-    live::print_what_next(&stage, options.keep);
-    Ok(())
+    written.map(drop)
 }
 
 /// The trace, fitted into the minutes and the peak asked for, and how it came to be.
@@ -84,8 +87,8 @@ struct Played {
 }
 
 fn trace(options: &Options) -> Result<Played> {
-    if !(0.5..=1440.0).contains(&options.minutes) {
-        bail!("--minutes must be from 0.5 to 1440");
+    if !(0.5..=720.0).contains(&options.minutes) {
+        bail!("--minutes must be from 0.5 to 720");
     }
     if !(1.0..=2000.0).contains(&options.peak) {
         bail!("--peak must be from 1 to 2000 requests a second");

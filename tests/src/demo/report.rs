@@ -96,7 +96,7 @@ pub struct StepInfo {
     pub to: f64,
     /// Until more replicas were wanted than at the step.
     pub seconds_to_wanted: Option<f64>,
-    /// Until more replicas were ready than at the step.
+    /// Until more replicas were ready than were wanted at the step.
     pub seconds_to_ready: Option<f64>,
 }
 
@@ -157,18 +157,15 @@ fn step(trace: &Trace, started: Timestamp, replicas: &[Replicas]) -> Option<Step
         |time: Timestamp| (time.as_millisecond() - started.as_millisecond()) as f64 / 1000.0 - step.second;
     let before =
         replicas.iter().rfind(|replicas| since(replicas.time) <= 0.0).or_else(|| replicas.first())?;
-    let first = |more: &dyn Fn(&Replicas) -> bool| {
-        replicas
-            .iter()
-            .find(|replicas| since(replicas.time) > 0.0 && more(replicas))
-            .map(|replicas| since(replicas.time))
-    };
+    let wanted = replicas.iter().position(|it| since(it.time) > 0.0 && it.wanted > before.wanted);
+    // One that was wanted before the step may become ready after it; it is no answer to the step.
+    let ready = wanted.and_then(|index| replicas[index..].iter().find(|it| it.ready > before.wanted));
     Some(StepInfo {
         second: step.second,
         from: step.from,
         to: step.to,
-        seconds_to_wanted: first(&|replicas| replicas.wanted > before.wanted),
-        seconds_to_ready: first(&|replicas| replicas.ready > before.ready),
+        seconds_to_wanted: wanted.map(|index| since(replicas[index].time)),
+        seconds_to_ready: ready.map(|it| since(it.time)),
     })
 }
 
@@ -205,6 +202,9 @@ mod tests {
         let started = Timestamp::from_second(1000).unwrap();
         let replicas = [at(990, 2, 2), at(1068, 9, 2), at(1070, 9, 4), at(1100, 8, 8)];
         let step = step(&trace, started, &replicas).unwrap();
+        assert_eq!((step.seconds_to_wanted, step.seconds_to_ready), (Some(8.0), Some(10.0)));
+        let starting = [at(1055, 6, 4), at(1062, 6, 6), at(1068, 9, 6), at(1070, 9, 7)];
+        let step = super::step(&trace, started, &starting).unwrap();
         assert_eq!((step.seconds_to_wanted, step.seconds_to_ready), (Some(8.0), Some(10.0)));
         let held = super::step(&trace, started, &replicas[..1]).unwrap();
         assert_eq!((held.seconds_to_wanted, held.seconds_to_ready), (None, None));

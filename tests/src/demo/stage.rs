@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
 use kube::api::{Api, DeleteParams, PropagationPolicy};
 use kube_runtime::wait::{await_condition, conditions};
+use serde_json::{Value, json};
 
 use crate::access::Access;
 use crate::images::{self, Images};
@@ -23,9 +24,12 @@ pub struct Stage {
     pub access: Access,
     /// What the pods run.
     pub images: Images,
-    /// Whether it is the local cluster.
-    pub local: bool,
+    /// The local cluster is taken for as long as the demo plays; `None` for somebody's own.
+    local: Option<cluster::Lock>,
 }
+
+/// On namespaces that the demo made, in somebody's own cluster too: only what carries it is ever removed.
+const LABEL: &str = "plimsoll.dev/demo";
 
 impl Stage {
     /// Brings everything up, or finds it there: cluster, images, operator, database, sample.
@@ -37,6 +41,7 @@ impl Stage {
             None => Self::local().await?,
             Some(context) => Self::existing(context, registry).await?,
         };
+        sample::apply_all(&stage.client, &[namespace(chart::NAMESPACE), namespace(NAMESPACE)]).await?;
         step("Install the operator with Helm", chart::install(&stage.access, &stage.images)).await?;
         step(
             "Start a Postgres for the sample",
@@ -53,10 +58,11 @@ impl Stage {
 
     async fn local() -> Result<Self> {
         tools::HELM.ensure().await?;
-        cluster::up().await?;
+        let lock = cluster::lock()?;
+        cluster::up(&lock).await?;
         let images = images::ensure().await?;
         let access = Access::local();
-        Ok(Self { client: access.client().await?, access, images, local: true })
+        Ok(Self { client: access.client().await?, access, images, local: Some(lock) })
     }
 
     async fn existing(context: &str, registry: &str) -> Result<Self> {
@@ -66,8 +72,14 @@ impl Stage {
             .apiserver_version()
             .await
             .with_context(|| format!("the cluster of context {context:?} does not answer"))?;
+        refuse_foreign_installation(&client).await?;
         tools::HELM.ensure().await?;
-        Ok(Self { client, access, images: Images::of_registry(registry), local: false })
+        Ok(Self { client, access, images: Images::of_registry(registry), local: None })
+    }
+
+    /// Whether it plays on the local cluster.
+    pub fn is_local(&self) -> bool {
+        self.local.is_some()
     }
 
     /// Removes what the demo made, in an order that leaves nothing without its keeper.
@@ -79,7 +91,7 @@ impl Stage {
         chart::uninstall(&self.access).await?;
         delete_namespace(&self.client, chart::NAMESPACE).await?;
         let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
-        // Somebody may have had Plimsoll before the demo came: a definition with resources in it is theirs.
+        // Somebody may have applied resources of their own while the demo's operator was there.
         let resources: Api<plimsoll_crds::ApiDeployment> = Api::all(self.client.clone());
         match resources.list(&kube::api::ListParams::default().limit(1)).await {
             Ok(list) if list.items.is_empty() => {
@@ -98,18 +110,42 @@ impl Stage {
 /// When something cannot be removed.
 pub async fn down(context: Option<&str>) -> Result<()> {
     match context {
-        None => cluster::down().await,
+        None => cluster::down(&cluster::lock()?).await,
         Some(context) => {
             let access = Access::context(context);
             let client = access.client().await?;
-            let images = Images::of_registry("");
-            step(
-                "Remove what the demo made in your cluster",
-                Stage { client, access, images, local: false }.remove(),
-            )
-            .await
+            refuse_foreign_installation(&client).await?;
+            let stage = Stage { client, access, images: Images::of_registry(""), local: None };
+            step("Remove what the demo made in your cluster", stage.remove()).await
         }
     }
+}
+
+/// The demo would upgrade, and then remove, an installation that is not its own.
+async fn refuse_foreign_installation(client: &Client) -> Result<()> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let mut ours = false;
+    for name in [chart::NAMESPACE, NAMESPACE] {
+        let Some(namespace) =
+            namespaces.get_opt(name).await.with_context(|| format!("look for namespace {name}"))?
+        else {
+            continue;
+        };
+        if !namespace.metadata.labels.is_some_and(|labels| labels.contains_key(LABEL)) {
+            bail!("the cluster has a namespace {name} that the demo did not make; use another cluster");
+        }
+        ours = true;
+    }
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let definition = definitions.get_opt("apideployments.plimsoll.dev").await.context("look for Plimsoll")?;
+    if definition.is_some() && !ours {
+        bail!("the cluster has Plimsoll already, which the demo would take over; use another cluster");
+    }
+    Ok(())
+}
+
+fn namespace(name: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": { LABEL: "true" } } })
 }
 
 async fn delete_namespace(client: &Client, name: &str) -> Result<()> {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::json;
 
-use crate::world::{self, SOON, World};
+use crate::world::{self, SOON, World, is_ready};
 
 /// Steady, light load over a minute, so that a failure has a cause other than too much of it.
 const STEADY: &str = "0,20\n60,20\n";
@@ -38,15 +38,32 @@ fn killing_the_operator_changes_nothing() {
         world.apply_ready(json!({ "replicas": { "min": 2, "max": 6 } })).await?;
         world.until_ready_replicas(2, SOON).await?;
         let before = template_and_replicas(world).await?;
-        let load = world.load(STEADY, &PATHS).await?;
+        let load = world.load("0,20\n30,20\n", &PATHS).await?;
+        world.eventually(SOON, "requests are answered", async || Ok(served(world).await)).await?;
 
         let pods: Api<Pod> = Api::namespaced(world.client.clone(), plimsoll_tests::chart::NAMESPACE);
         let selector = ListParams::default().labels("app.kubernetes.io/name=plimsoll");
-        for pod in pods.list(&selector).await?.items {
-            let name = pod.metadata.name.unwrap_or_default();
-            pods.delete(&name, &DeleteParams::default().grace_period(0)).await?;
+        let killed = names(&pods.list(&selector).await?.items);
+        ensure!(!killed.is_empty(), "there is no operator to kill");
+        for name in &killed {
+            pods.delete(name, &DeleteParams::default().grace_period(0)).await?;
         }
-        // What it missed meanwhile, it makes good.
+        world
+            .eventually(SOON, "a new operator is ready", async || {
+                let pods = pods.list(&selector).await?.items;
+                Ok(pods.iter().any(|pod| is_ready(pod) && !killed.contains(&name(pod))))
+            })
+            .await?;
+        let (summary, _) = load.finish().await?;
+        ensure!(
+            summary.failed == 0,
+            "{} of {} requests failed: {:?}",
+            summary.failed,
+            summary.offered,
+            summary.failures
+        );
+
+        // The new one does the work of the old one.
         world.kubectl(&["delete", "service", world::NAME, "--wait=true"]).await?;
         world
             .eventually(SOON, "a new operator has put the Service back", async || {
@@ -54,7 +71,6 @@ fn killing_the_operator_changes_nothing() {
             })
             .await?;
         ensure!(template_and_replicas(world).await? == before, "the Deployment was changed");
-        drop(load);
         Ok(())
     });
 }
@@ -67,12 +83,13 @@ fn killing_a_pod_fails_only_what_was_on_it() {
         let load = world.load(STEADY, &PATHS).await?;
         world.eventually(SOON, "requests are answered", async || Ok(served(world).await)).await?;
         let pods = world.api_pods().await?;
-        let victim = pods[0].metadata.name.clone().unwrap_or_default();
+        let known = names(&pods);
+        let victim = name(&pods[0]);
         world.pods().delete(&victim, &DeleteParams::default().grace_period(0)).await?;
         world
             .eventually(SOON, "another pod has taken its place", async || {
-                let pods = world.api_pods().await?;
-                Ok(pods.iter().all(|pod| pod.metadata.name.as_deref() != Some(&victim)))
+                let ready: Vec<Pod> = world.api_pods().await?.into_iter().filter(is_ready).collect();
+                Ok(ready.len() == 3 && ready.iter().any(|pod| !known.contains(&name(pod))))
             })
             .await?;
         world.until_ready_replicas(3, SOON).await?;
@@ -99,16 +116,12 @@ fn killing_redis_fails_no_request() {
             .labels(&format!("plimsoll.dev/app={},app.kubernetes.io/component=cache", world::NAME));
         let redis = world.pods().list(&selector).await?.items;
         ensure!(redis.len() == 1, "there are {} pods of Redis", redis.len());
-        let name = redis[0].metadata.name.clone().unwrap_or_default();
-        world.pods().delete(&name, &DeleteParams::default().grace_period(0)).await?;
+        let killed = name(&redis[0]);
+        world.pods().delete(&killed, &DeleteParams::default().grace_period(0)).await?;
         world
             .eventually(SOON, "another Redis is ready", async || {
                 let pods = world.pods().list(&selector).await?.items;
-                Ok(pods.iter().any(|pod| {
-                    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-                    pod.metadata.name.as_deref() != Some(&name)
-                        && conditions.into_iter().any(|it| it.type_ == "Ready" && it.status == "True")
-                }))
+                Ok(pods.iter().any(|pod| name(pod) != killed && is_ready(pod)))
             })
             .await?;
         let (summary, _) = load.finish().await?;
@@ -129,6 +142,14 @@ async fn served(world: &World) -> bool {
     let Ok(request) = http::Request::get(path).body(Vec::new()) else { return false };
     let answer = tokio::time::timeout(Duration::from_secs(5), world.client.request_text(request)).await;
     matches!(answer, Ok(Ok(_)))
+}
+
+fn name(pod: &Pod) -> String {
+    pod.metadata.name.clone().unwrap_or_default()
+}
+
+fn names(pods: &[Pod]) -> Vec<String> {
+    pods.iter().map(name).collect()
 }
 
 async fn template_and_replicas(world: &World) -> Result<(Option<i64>, Option<i32>)> {

@@ -271,6 +271,12 @@ impl Running {
     }
 }
 
+/// Whether a pod passes its readiness probe.
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 /// A condition of a resource.
 pub fn condition<'a>(
     app: Option<&'a ApiDeployment>,

@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         tokio::select! {
             result = run(arguments.command) => result,
             _ = tokio::signal::ctrl_c() => {
-                eprintln!("\ninterrupted; what is there is reused by the next run, or removed by `cargo xtask demo --down`");
+                eprintln!("\ninterrupted; what is there is reused by the next run, or removed by `cargo xtask demo --down` (with the same --context, if there was one)");
                 std::process::exit(130);
             }
         }
@@ -74,11 +74,11 @@ async fn run(command: Command) -> Result<()> {
         Command::Demo(options) => demo::run(options).await,
         Command::Cluster { command } => match command {
             Cluster::Up => {
-                let kubeconfig: PathBuf = cluster::up().await?;
+                let kubeconfig: PathBuf = cluster::up(&cluster::lock()?).await?;
                 println!("export KUBECONFIG={}", kubeconfig.display());
                 Ok(())
             }
-            Cluster::Down => cluster::down().await,
+            Cluster::Down => cluster::down(&cluster::lock()?).await,
             Cluster::Status => cluster::print_status().await,
             Cluster::Kubeconfig => {
                 println!("{}", cluster::layout::kubeconfig().display());
