@@ -296,7 +296,8 @@ pub struct Metrics {
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
 
-    /// Name of the histogram of request durations, in seconds, without a suffix.
+    /// Name of the histogram of request durations, in seconds, without a suffix. Give it a bucket edge at each latency
+    /// target, as the bundled API does by itself: requests are judged by the nearest edge below a target that has none.
     #[serde(default = "default_histogram")]
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_:][a-zA-Z0-9_:]*$') && !self.endsWith('_bucket')")
         .message("write the histogram's name without its suffix, such as http_request_duration_seconds"))]

@@ -5,6 +5,7 @@
 //! is lost, the process ends; it never tries to go on as a follower.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -57,6 +58,7 @@ pub fn next_move(identity: &str, record: Option<&LeaseSpec>, unchanged_for: Dura
 #[derive(Debug, Default)]
 pub struct Fence {
     open_until: Mutex<Option<Instant>>,
+    was_open: AtomicBool,
 }
 
 impl Fence {
@@ -65,8 +67,16 @@ impl Fence {
         self.open_until.lock().ok().and_then(|until| *until).is_some_and(|until| now < until)
     }
 
+    /// Whether this process has ever led. It then never becomes a standby: a closed fence opens again or ends it.
+    pub fn was_open(&self) -> bool {
+        self.was_open.load(Ordering::Relaxed)
+    }
+
     /// Opens the fence until `until`; `None` closes it.
     pub fn set(&self, until: Option<Instant>) {
+        if until.is_some() {
+            self.was_open.store(true, Ordering::Relaxed);
+        }
         if let Ok(mut open_until) = self.open_until.lock() {
             *open_until = until;
         }
@@ -247,10 +257,12 @@ mod tests {
     fn the_fence_closes_by_itself() {
         let fence = Fence::default();
         let now = Instant::now();
-        assert!(!fence.open(now));
+        assert!(!fence.open(now) && !fence.was_open());
         fence.set(Some(now + RENEW_DEADLINE));
         assert!(fence.open(now + RENEW_DEADLINE / 2));
         assert!(!fence.open(now + RENEW_DEADLINE));
+        fence.set(None);
+        assert!(fence.was_open(), "a process that has led does not wait as a standby does");
     }
 
     #[test]

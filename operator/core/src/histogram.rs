@@ -50,7 +50,13 @@ pub enum Rejection {
     InvalidCount,
     /// A bucket holds fewer requests than a lower one, though buckets are cumulative.
     NotMonotone,
+    /// The histogram has more edges than [`EDGES_MAX`].
+    TooManyBuckets,
 }
+
+/// Edges of a histogram at most. Readings are kept for a minute, for every pod of every resource: one resource must not
+/// take the memory of all.
+pub const EDGES_MAX: usize = 512;
 
 impl Rejection {
     /// The rejection in one word, for labels and messages.
@@ -65,6 +71,7 @@ impl Rejection {
             Self::NoInfBucket => "NoInfBucket",
             Self::InvalidCount => "InvalidCount",
             Self::NotMonotone => "NotMonotone",
+            Self::TooManyBuckets => "TooManyBuckets",
         }
     }
 }
@@ -75,7 +82,8 @@ impl Snapshot {
     /// is a pod that has served nothing yet.
     ///
     /// # Errors
-    /// [`Rejection::InvalidCount`], [`Rejection::NoInfBucket`] or [`Rejection::NotMonotone`].
+    /// [`Rejection::InvalidCount`], [`Rejection::TooManyBuckets`], [`Rejection::NoInfBucket`] or
+    /// [`Rejection::NotMonotone`].
     pub fn new(
         mut cumulative: Vec<(f64, f64)>,
         in_flight: Option<f64>,
@@ -98,6 +106,9 @@ impl Snapshot {
             }
             same
         });
+        if cumulative.len() > EDGES_MAX {
+            return Err(Rejection::TooManyBuckets);
+        }
         let Some(&(last_edge, total)) = cumulative.last() else {
             return Ok(Self { in_flight, shed, ..Self::default() });
         };

@@ -56,20 +56,23 @@ pub fn decide(input: &Input) -> Plan {
     let children = Children::of(input);
     memory.follow_template(hash_of(&children.deployment.spec));
     if let Some(scrape) = &input.scrape {
-        memory.learn(input.now, scrape, targets);
+        memory.learn(input.now, scrape, situation.ready, targets);
     }
     let verdict = replicas(input, &situation, &mut memory, &blockers);
     let change = scale::change(&situation, &memory, verdict.to);
     let steps = steps(input, &memory, children, change, &blockers);
+    // What stands in the way of a change must not be announced as one.
+    let scales = |step: &Step| matches!(step, Step::Scale { .. } | Step::CreateDeployment { .. });
+    let to = if steps.iter().any(scales) { verdict.to } else { current };
     let findings = Findings {
-        wanted: verdict.to,
+        wanted: to,
         ready: situation.ready,
         rollout,
         invalid_spec: None,
         name_conflicts: blockers.name_conflicts,
         missing_secret_keys: input.observed.missing_secret_keys.clone(),
         limit: verdict.limit.or_else(|| bounds.embedded_database.then_some(Limit::EmbeddedDatabase)),
-        metrics: input.scrape.as_ref().map(scale::metrics_state),
+        metrics: input.scrape.as_ref().map(|scrape| scale::metrics_state(scrape, situation.ready)),
         cache_ready: matches!(input.app.spec.cache.kind(), CacheKind::Managed(_))
             .then(|| input.observed.cache_deployment.owned().is_some_and(available)),
         latency_seconds: latency(&memory),
@@ -78,7 +81,7 @@ pub fn decide(input: &Input) -> Plan {
     let decision = Decision {
         time: input.now,
         from: current,
-        to: verdict.to,
+        to,
         reason: verdict.reason,
         message: verdict.message,
         evidence: evidence(&situation, &memory),

@@ -10,8 +10,8 @@ use crate::histogram::{Delta, Snapshot};
 use crate::input::{Scrape, Targets};
 use crate::plan::{ChildKind, Reason};
 
-/// Rounds kept at most: ten minutes at the default scrape period, and some.
-const ROUNDS_MAX: usize = 150;
+/// Rounds kept at most: ten minutes at the shortest scrape period, and some.
+const ROUNDS_MAX: usize = 620;
 /// Seconds for which a round is kept.
 const ROUND_AGE_SECONDS_MAX: f64 = 600.0;
 /// Seconds for which a round keeps its histogram; after that only its sums.
@@ -36,6 +36,8 @@ pub struct Memory {
     pub(crate) unready_since: Option<Timestamp>,
     /// Scale-ups in a row after which latency was no better.
     pub(crate) unhelpful_ups: u32,
+    /// Time of the last change that was counted in `unhelpful_ups`: each counts once.
+    pub(crate) judged_change: Option<Timestamp>,
     /// Reason and message of the last judged round, for decisions between two scrapes.
     pub(crate) last_verdict: Option<(Reason, String)>,
     /// Own writes, by child.
@@ -125,6 +127,21 @@ impl Memory {
         self.unready_since = None;
     }
 
+    /// A clock that was set back must not make the future decide: what lies there was now.
+    pub(crate) fn not_after(&mut self, now: Timestamp) {
+        for time in
+            [&mut self.settled_at, &mut self.unready_since, &mut self.judged_change].into_iter().flatten()
+        {
+            *time = (*time).min(now);
+        }
+        if let Some(change) = &mut self.last_change {
+            change.at = change.at.min(now);
+        }
+        if let Some(capacity) = &mut self.capacity {
+            capacity.at = capacity.at.min(now);
+        }
+    }
+
     /// Forgets what was learned of another pod template.
     pub(crate) fn follow_template(&mut self, template: u64) {
         if self.template.replace(template).is_some_and(|before| before != template) {
@@ -135,8 +152,10 @@ impl Memory {
     }
 
     /// Turns readings into a round and keeps it. The first reading of a pod is only a baseline.
-    pub(crate) fn learn(&mut self, now: Timestamp, scrape: &Scrape, targets: Targets) {
-        let mut round = Round { at: now, ready: scrape.pods.len(), ..Round::default() };
+    /// `ready` is what the Deployment says: a ready pod that is not known yet is one that could not be read.
+    pub(crate) fn learn(&mut self, now: Timestamp, scrape: &Scrape, ready: i32, targets: Targets) {
+        let ready = scrape.pods.len().max(usize::try_from(ready).unwrap_or(0));
+        let mut round = Round { at: now, ready, ..Round::default() };
         let mut baselines = BTreeMap::new();
         let mut seconds_sum = 0.0;
         for pod in &scrape.pods {

@@ -68,12 +68,13 @@ pub(crate) struct Verdict {
 
 /// Judges one round. The round must have been learned by the memory before.
 pub(crate) fn judge(situation: &Situation<'_>, memory: &mut Memory) -> Verdict {
+    memory.not_after(situation.now);
     settle(situation, memory);
     let Situation { now, current, .. } = *situation;
     if let Some(verdict) = by_spec(situation.bounds, current) {
         return verdict;
     }
-    match metrics_state(situation.scrape) {
+    match metrics_state(situation.scrape, situation.ready) {
         MetricsState::NoReadyPods => {
             return hold(current, Reason::PodsStarting, format!("none of {current} replicas is ready yet"));
         }
@@ -131,18 +132,21 @@ pub(crate) fn by_spec(bounds: Bounds, current: i32) -> Option<Verdict> {
 pub(crate) const EMBEDDED_DATABASE: &str = "SQLite inside the pod cannot be shared, so one replica runs; for more, \
      point spec.database.external.urlFrom.secretKeyRef at a Secret with the URL of a PostgreSQL";
 
-/// Whether enough ready pods could be read.
-pub(crate) fn metrics_state(scrape: &Scrape) -> MetricsState {
-    let ready = scrape.pods.len();
-    if ready == 0 {
+/// Whether enough ready pods could be read. `ready` is what the Deployment says: a pod that is not known yet could not.
+pub(crate) fn metrics_state(scrape: &Scrape, ready: i32) -> MetricsState {
+    if scrape.pods.is_empty() {
         return MetricsState::NoReadyPods;
     }
+    let known = scrape.pods.len();
+    let ready = known.max(usize::try_from(ready).unwrap_or(0));
     let rejections = scrape.pods.iter().filter_map(|pod| pod.reading.as_ref().err()).collect::<Vec<_>>();
-    let read = ready - rejections.len();
+    let read = known - rejections.len();
     if read * 2 >= ready && read > 0 {
         return MetricsState::Scraped;
     }
-    if rejections.iter().all(|rejection| **rejection == crate::histogram::Rejection::HistogramMissing) {
+    if rejections.len() == known
+        && rejections.iter().all(|rejection| **rejection == crate::histogram::Rejection::HistogramMissing)
+    {
         return MetricsState::HistogramMissing;
     }
     let mut names = rejections.iter().map(|rejection| rejection.as_str()).collect::<Vec<_>>();
@@ -171,15 +175,19 @@ pub(crate) fn starting(situation: &Situation<'_>, memory: &Memory) -> bool {
     since.is_some_and(|since| seconds_between(since, situation.now) < STARTING_SECONDS)
 }
 
+/// Notes since when the last change has been in effect: all replicas are ready, or those that are not have had their
+/// time. One that cannot be scheduled must not stop the others from being judged.
 fn settle(situation: &Situation<'_>, memory: &mut Memory) {
-    if situation.ready >= situation.current && situation.rollout == Rollout::Done {
-        memory.settled_at.get_or_insert(situation.now);
+    let all_ready = situation.ready >= situation.current && situation.rollout == Rollout::Done;
+    if all_ready {
         memory.unready_since = None;
     } else {
         memory.unready_since.get_or_insert(situation.now);
-        if matches!(situation.rollout, Rollout::InProgress | Rollout::Unseen) {
-            memory.settled_at = None;
-        }
+    }
+    if matches!(situation.rollout, Rollout::InProgress | Rollout::Unseen) {
+        memory.settled_at = None;
+    } else if all_ready || !starting(situation, memory) {
+        memory.settled_at.get_or_insert(situation.now);
     }
 }
 
@@ -211,7 +219,9 @@ fn more(situation: &Situation<'_>, memory: &mut Memory, fast: &Window, starting:
             memory.capacity = Some(Capacity { per_second, at: now });
         }
     } else {
-        memory.unhelpful_ups = 0;
+        if fast.delta.total >= CARRIED_REQUESTS_MIN {
+            memory.unhelpful_ups = 0;
+        }
         let carried = fast.completed_per_second / f64::from(ready.max(1));
         if let Some(known) = memory.capacity.as_mut()
             && !starting
@@ -258,14 +268,20 @@ fn more(situation: &Situation<'_>, memory: &mut Memory, fast: &Window, starting:
         if enough && fresh && raised {
             return Some(hold(current, Reason::HoldingLoadSpreading, what));
         }
-        if raised && !grown && memory.last_change.is_some_and(|change| bad_share > HELPED * change.bad_share)
-        {
-            if memory.unhelpful_ups >= UNHELPFUL_UPS_MAX {
-                return Some(hold(current, Reason::DependencyBound, what));
+        let unhelpful = memory
+            .last_change
+            .filter(|change| raised && !grown && ready >= current && bad_share > HELPED * change.bad_share);
+        match unhelpful {
+            // At the bound nothing was tried, so nothing has failed to help.
+            Some(change) if current < situation.bounds.max => {
+                if memory.judged_change.replace(change.at) != Some(change.at) {
+                    memory.unhelpful_ups += 1;
+                }
+                if memory.unhelpful_ups > UNHELPFUL_UPS_MAX {
+                    return Some(hold(current, Reason::DependencyBound, what));
+                }
             }
-            memory.unhelpful_ups += 1;
-        } else {
-            memory.unhelpful_ups = 0;
+            _ => memory.unhelpful_ups = 0,
         }
         needed.unwrap_or(0).max(current + 1)
     } else {
@@ -284,9 +300,6 @@ fn fewer(situation: &Situation<'_>, memory: &Memory) -> Verdict {
         Rollout::Unseen | Rollout::InProgress | Rollout::Stuck => {
             return held(Reason::RolloutInProgress, "the rollout of a new pod template has not ended".into());
         }
-    }
-    if situation.ready < current {
-        return held(Reason::PodsStarting, format!("{} of {current} replicas are ready", situation.ready));
     }
     let peak = peak_per_second(memory.rounds.iter().rev(), now, PEAK_SECONDS);
     let offered = memory.rounds.back().map_or(0.0, |round| round.offered_per_second);

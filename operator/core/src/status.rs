@@ -214,7 +214,10 @@ impl Conditions<'_> {
         let counts = format!("{ready} of {wanted} replicas are ready");
         let (serving, why) = match stalled {
             Some((reason, message)) => ("False", (*reason, message.clone())),
-            None if *rollout == Rollout::Unseen => ("False", (reason::ROLLOUT_IN_PROGRESS, counts.clone())),
+            // Our own change of the replicas is unseen for a moment too; it takes nothing away from those that serve.
+            None if *rollout == Rollout::Unseen && ready < wanted => {
+                ("False", (reason::ROLLOUT_IN_PROGRESS, counts.clone()))
+            }
             None if *wanted == 0 => {
                 ("True", (reason::HIBERNATED, "hibernated by spec.replicas.pinned".to_owned()))
             }

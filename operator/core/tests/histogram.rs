@@ -136,3 +136,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn one_pod_cannot_fill_the_memory_with_edges() {
+    let edges =
+        |count: u32| (1..count).map(|edge| (f64::from(edge), 1.0)).chain([(f64::INFINITY, 1.0)]).collect();
+    assert!(Snapshot::new(edges(512), None, None).is_ok());
+    assert_eq!(Snapshot::new(edges(513), None, None), Err(Rejection::TooManyBuckets));
+}

@@ -117,6 +117,18 @@ fn pods_that_cannot_be_read_hold_the_replicas() {
 }
 
 #[test]
+fn ready_pods_that_are_not_known_yet_count_as_unread() {
+    let mut input = with_deployment(5, 5, &json!({}));
+    let reading = Snapshot::new(vec![(0.1, 10.0), (f64::INFINITY, 10.0)], None, None);
+    let pod = |index: usize| PodSample { uid: index.to_string(), at: start(), reading: reading.clone() };
+    input.scrape = Some(Scrape { pods: (0..2).map(pod).collect() });
+    let decision = decide(&input).decision;
+    assert_eq!((decision.to, decision.reason), (5, Reason::MetricsUnavailable), "{}", decision.message);
+    input.scrape = Some(Scrape { pods: (0..3).map(pod).collect() });
+    assert_ne!(decide(&input).decision.reason, Reason::MetricsUnavailable);
+}
+
+#[test]
 fn a_foreign_deployment_is_never_touched() {
     let mut input = with_deployment(4, 4, &json!({}));
     input.observed.deployment = Child::Foreign;

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{World, app};
+use plimsoll_core::plan::Reason;
 use serde_json::json;
 
 /// Replicas after each round of `rounds` rounds.
@@ -81,4 +82,42 @@ fn no_traffic_at_all_goes_down_to_the_minimum() {
     run(&mut world, 40, |_| 150.0);
     run(&mut world, 120, |_| 0.0);
     assert_eq!(world.replicas(), 1, "{:?}", world.history.last().unwrap().decision);
+}
+
+#[test]
+fn a_maximum_that_is_raised_is_used() {
+    let mut world = World::new(app(&json!({ "replicas": { "min": 1, "max": 5 } })), 1);
+    world.decide(None);
+    run(&mut world, 60, |_| 300.0);
+    assert_eq!(world.replicas(), 5);
+    let limited = world.history.iter().rev().take(10).all(|plan| plan.decision.reason == Reason::AtMax);
+    assert!(
+        limited,
+        "nothing was tried, so nothing can have failed to help: {:?}",
+        world.history.last().unwrap().decision
+    );
+    world.app.spec.replicas.max = 20;
+    let replicas = run(&mut world, 12, |_| 300.0);
+    assert!(replicas[11] >= 8, "{replicas:?}");
+}
+
+#[test]
+fn a_replica_that_never_becomes_ready_does_not_keep_the_others() {
+    let mut world = world(1, 1);
+    run(&mut world, 40, |_| 150.0);
+    world.start_seconds = f64::INFINITY;
+    run(&mut world, 20, |_| 300.0);
+    let high = world.replicas();
+    run(&mut world, 150, |_| 10.0);
+    assert!(world.replicas() <= 2, "{high}, then {:?}", world.history.last().unwrap().decision);
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_stop_the_scaling() {
+    let mut world = world(1, 1);
+    run(&mut world, 24, |_| 15.0);
+    world.clock_behind_seconds = 3600.0;
+    run(&mut world, 3, |_| 15.0);
+    let replicas = run(&mut world, 24, |_| 150.0);
+    assert!(replicas[23] >= 4, "{replicas:?}");
 }

@@ -33,6 +33,8 @@ use crate::state::{Object, Registry, Working};
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pods that are asked at the same time, over all resources.
 const SCRAPES_MAX: usize = 64;
+/// Pause while a leader's Lease is late: it is renewed in seconds, or the process ends.
+const RENEWAL_PERIOD: Duration = Duration::from_secs(1);
 /// Pause after a reconcile that is not ours to make; winning the lease triggers all at once.
 const STANDBY_PERIOD: Duration = Duration::from_mins(5);
 
@@ -84,7 +86,8 @@ impl Context {
 /// The first failure, after the status has told of it.
 pub async fn reconcile(app: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error> {
     if !ctx.fence.open(Instant::now()) {
-        return Ok(Action::requeue(STANDBY_PERIOD));
+        let pause = if ctx.fence.was_open() { RENEWAL_PERIOD } else { STANDBY_PERIOD };
+        return Ok(Action::requeue(pause));
     }
     let began = Instant::now();
     let result = tokio::time::timeout(RECONCILE_TIMEOUT, converge_and_report(&app, &ctx)).await;

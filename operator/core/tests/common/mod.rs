@@ -154,6 +154,8 @@ pub struct World {
     pub observed: Observed,
     pub memory: Memory,
     pub now_seconds: f64,
+    /// How far the operator's clock has been set back.
+    pub clock_behind_seconds: f64,
     pods: Vec<PodQueue>,
     next_uid: usize,
     random: Random,
@@ -185,6 +187,7 @@ impl World {
             observed: Observed::default(),
             memory: Memory::default(),
             now_seconds: 0.0,
+            clock_behind_seconds: 0.0,
             pods: Vec::new(),
             next_uid: 0,
             random: Random(seed),
@@ -228,7 +231,7 @@ impl World {
     }
 
     pub fn timestamp(&self) -> Timestamp {
-        start() + SignedDuration::from_secs_f64(self.now_seconds)
+        start() + SignedDuration::from_secs_f64(self.now_seconds - self.clock_behind_seconds)
     }
 
     /// What the kubelet and the Deployment's controller would do.
