@@ -12,6 +12,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Above any other route's metric: taken only when the bridge's own route is gone.
 const LAST_RESORT: &str = "4294967294";
 
+/// kube-proxy's chain against traffic to 127.0.0.0/8 from elsewhere.
+const FIREWALL: &str = "KUBE-FIREWALL";
+
 /// Makes the bridge and the routes. Running it again changes nothing.
 ///
 /// # Errors
@@ -40,6 +43,12 @@ pub async fn down() {
         args.extend(rule);
         let _ = iptables(&args).await;
     }
+    // kube-proxy makes this chain and leaves it when it cleans up, because kubelets used to share it.
+    for parent in ["INPUT", "OUTPUT"] {
+        let _ = iptables(&["--wait", "--delete", parent, "--jump", FIREWALL]).await;
+    }
+    let _ = iptables(&["--wait", "--flush", FIREWALL]).await;
+    let _ = iptables(&["--wait", "--delete-chain", FIREWALL]).await;
     let _ = ip(&["link", "delete", BRIDGE]).await;
     for range in [POD_RANGE, SERVICE_RANGE] {
         let _ = ip(&["route", "delete", "blackhole", range]).await;
