@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 /// Where the demo's sample lives.
 pub const NAMESPACE: &str = "plimsoll-demo";
+/// On namespaces that the demo made, in somebody's own cluster too: only what carries it is ever removed.
+pub const LABEL: &str = "plimsoll.dev/demo";
 /// Its name.
 pub const NAME: &str = "posts";
 /// What it promises: milliseconds for 95 and for 99 of 100 requests.
@@ -72,7 +74,7 @@ pub fn namespace_and_database(namespace: &str, image: &str) -> Vec<Value> {
     vec![
         json!({
             "apiVersion": "v1", "kind": "Namespace",
-            "metadata": { "name": namespace, "labels": { "pod-security.kubernetes.io/enforce": "restricted" } },
+            "metadata": { "name": namespace, "labels": { LABEL: "true", "pod-security.kubernetes.io/enforce": "restricted" } },
         }),
         json!({
             "apiVersion": "v1", "kind": "Secret",

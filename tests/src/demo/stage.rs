@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::access::Access;
 use crate::images::{self, Images};
 use crate::progress::step;
-use crate::sample::{self, NAMESPACE};
+use crate::sample::{self, LABEL, NAMESPACE};
 use crate::{chart, cluster, tools};
 
 /// A cluster on which the demo plays.
@@ -28,9 +28,6 @@ pub struct Stage {
     local: Option<cluster::Lock>,
 }
 
-/// On namespaces that the demo made, in somebody's own cluster too: only what carries it is ever removed.
-const LABEL: &str = "plimsoll.dev/demo";
-
 impl Stage {
     /// Brings everything up, or finds it there: cluster, images, operator, database, sample.
     ///
@@ -41,7 +38,7 @@ impl Stage {
             None => Self::local().await?,
             Some(context) => Self::existing(context, registry).await?,
         };
-        sample::apply_all(&stage.client, &[namespace(chart::NAMESPACE), namespace(NAMESPACE)]).await?;
+        sample::apply_all(&stage.client, &[namespace(chart::NAMESPACE)]).await?;
         step("Install the operator with Helm", chart::install(&stage.access, &stage.images)).await?;
         step(
             "Start a Postgres for the sample",
