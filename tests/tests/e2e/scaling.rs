@@ -33,7 +33,7 @@ fn scales_up_under_load_and_down_after_it() {
         let dropped =
             Timestamp::now() + SignedDuration::from_secs(100) - SignedDuration::try_from(began.elapsed())?;
         world
-            .eventually(Duration::from_mins(5), "a replica is removed once the load has gone", async || {
+            .eventually(Duration::from_mins(8), "a replica is removed once the load has gone", async || {
                 let decisions = decisions(&world.client, &world.namespace, world::NAME).await?;
                 peak = peak.max(decisions.iter().map(|decision| decision.to).max().unwrap_or(0));
                 Ok(decisions.iter().any(|decision| decision.time > dropped && decision.to < decision.from))
