@@ -14,6 +14,7 @@ pub mod extract;
 pub mod health;
 pub mod metrics;
 pub mod post;
+pub mod redis_link;
 pub mod router;
 pub mod routes;
 pub mod server;

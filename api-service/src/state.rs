@@ -13,6 +13,7 @@ use crate::{
     error::ApiError,
     health::Health,
     metrics::Metrics,
+    redis_link::RedisLink,
     shutdown::Lifecycle,
     store::Store,
 };
@@ -44,7 +45,8 @@ impl AppState {
     /// [`ConfigError`] for a setting that cannot work.
     pub fn new(config: Config, lifecycle: Arc<Lifecycle>) -> Result<Arc<Self>, ConfigError> {
         let metrics = Metrics::new(&config.latency_targets.0).map_err(ConfigError::Metrics)?;
-        let cache = Cache::new(config.cache()?, &metrics);
+        let redis = config.cache()?.map(RedisLink::new);
+        let cache = Cache::new(redis, &metrics);
         let workers = config
             .cpu_workers
             .unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN));

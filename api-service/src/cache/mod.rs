@@ -17,19 +17,18 @@
 //! - Redis may evict a tombstone under memory pressure; then a reader that read before the write can put its copy
 //!   back for at most 66 s.
 
-mod breaker;
 mod owed;
 mod redis_store;
 
 use prometheus::IntCounter;
 
 use self::redis_store::RedisStore;
-use crate::{metrics::Metrics, post::Post};
+use crate::{metrics::Metrics, post::Post, redis_link::RedisLink};
 
 /// The version of a deleted post's tombstone: above any that a row reaches, and exact in Lua's numbers.
 const DELETED: i64 = (1 << 53) - 1;
 
-/// The cache of posts; without a client, one that never has anything.
+/// The cache of posts; without Redis, one that never has anything.
 #[derive(Debug)]
 pub struct Cache {
     redis: Option<RedisStore>,
@@ -39,10 +38,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A cache that uses `client`, connecting in the background. Needs a tokio runtime.
-    pub fn new(client: Option<redis::Client>, metrics: &Metrics) -> Self {
+    /// A cache that uses Redis when there is a link to one.
+    pub fn new(redis: Option<RedisLink>, metrics: &Metrics) -> Self {
         Self {
-            redis: client.map(RedisStore::new),
+            redis: redis.map(RedisStore::new),
             hits: metrics.cache_hits.clone(),
             misses: metrics.cache_misses.clone(),
             errors: metrics.cache_errors.clone(),
