@@ -40,6 +40,10 @@ pub struct Config {
     #[arg(long, env = "PLIMSOLL_CACHE_URL", default_value = "", hide_env_values = true)]
     pub cache_url: Secret,
 
+    /// How much of posts and pages to keep in this process, in bytes; 0 keeps none.
+    #[arg(long, env = "PLIMSOLL_CACHE_LOCAL_BYTES", default_value = "16777216")]
+    pub cache_local_bytes: usize,
+
     /// How long to go on accepting connections after the signal to stop, while endpoints drain.
     #[arg(long, env = "PLIMSOLL_DRAIN", default_value = "5s", value_parser = duration::parse)]
     pub drain: Duration,
@@ -142,6 +146,13 @@ pub enum Database {
     SqliteMemory,
     /// A server, shared by all replicas.
     Postgres(Box<tokio_postgres::Config>),
+}
+
+impl Database {
+    /// True when other processes write to it too.
+    pub fn shared(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
 }
 
 /// A setting that is well-formed on its own but cannot work.

@@ -5,16 +5,19 @@
 //! and how they end).
 
 pub mod cache;
+pub mod coding;
 pub mod config;
 pub mod cpu;
 pub mod duration;
 pub mod edge;
+pub mod entity_tag;
 pub mod error;
 pub mod extract;
 pub mod health;
 pub mod metrics;
 pub mod post;
 pub mod redis_link;
+pub mod representation;
 pub mod router;
 pub mod routes;
 pub mod server;

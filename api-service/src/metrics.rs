@@ -32,11 +32,13 @@ pub struct Metrics {
     pub requests_in_flight: IntGauge,
     /// Requests refused because of load.
     pub requests_shed: IntCounter,
-    /// Reads answered from the cache.
+    /// Reads answered from this process' memory.
+    pub cache_local_hits: IntCounter,
+    /// Reads answered from Redis.
     pub cache_hits: IntCounter,
-    /// Reads that the cache had nothing for.
+    /// Reads that Redis had nothing for.
     pub cache_misses: IntCounter,
-    /// Reads that could not ask the cache, or that it failed.
+    /// Reads that could not ask Redis, or that it failed.
     pub cache_errors: IntCounter,
     /// How late the event loop runs a task that is due.
     pub event_loop_lag: Histogram,
@@ -61,8 +63,8 @@ impl Metrics {
             IntGauge::new("http_requests_in_flight", "Requests that have no response yet.")?;
         let requests_shed = IntCounter::new("http_requests_shed_total", "Requests refused because of load.")?;
         let cache = IntCounterVec::new(
-            Opts::new("cache_requests_total", "Reads that asked the cache, by what it said."),
-            &["result"],
+            Opts::new("cache_requests_total", "Reads that asked a layer of the cache, by what it said."),
+            &["layer", "result"],
         )?;
         let lag_opts =
             HistogramOpts::new("event_loop_lag_seconds", "How late the event loop runs a task that is due.");
@@ -89,9 +91,10 @@ impl Metrics {
             request_duration,
             requests_in_flight,
             requests_shed,
-            cache_hits: cache.with_label_values(&["hit"]),
-            cache_misses: cache.with_label_values(&["miss"]),
-            cache_errors: cache.with_label_values(&["error"]),
+            cache_local_hits: cache.with_label_values(&["local", "hit"]),
+            cache_hits: cache.with_label_values(&["redis", "hit"]),
+            cache_misses: cache.with_label_values(&["redis", "miss"]),
+            cache_errors: cache.with_label_values(&["redis", "error"]),
             event_loop_lag,
             process_cpu,
             process_memory,
@@ -180,7 +183,7 @@ mod tests {
         metrics.request_duration.with_label_values(&["GET", "/posts", "200"]).observe(0.01);
         let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
         assert!(text.contains(r#"status="200",le="0.12"} 1"#), "{text}");
-        assert!(text.contains(r#"cache_requests_total{result="hit"} 0"#), "{text}");
+        assert!(text.contains(r#"cache_requests_total{layer="redis",result="hit"} 0"#), "{text}");
         assert!(text.contains("process_resident_memory_bytes"), "{text}");
     }
 }

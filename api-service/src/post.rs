@@ -74,6 +74,11 @@ impl Draft {
     }
 }
 
+/// The entity tag of a post's version, without quotes and without a content coding.
+pub fn tag(version: i64) -> String {
+    format!("v{version}")
+}
+
 /// `now`, cut to the microseconds that every database can hold.
 pub fn stamp(now: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)

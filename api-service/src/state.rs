@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    cache::Cache,
+    cache::{Cache, Writers},
     config::{Config, ConfigError, Database},
     cpu::CpuPool,
     error::ApiError,
@@ -45,13 +45,14 @@ impl AppState {
     /// [`ConfigError`] for a setting that cannot work.
     pub fn new(config: Config, lifecycle: Arc<Lifecycle>) -> Result<Arc<Self>, ConfigError> {
         let metrics = Metrics::new(&config.latency_targets.0).map_err(ConfigError::Metrics)?;
+        let database = config.database()?;
         let redis = config.cache()?.map(RedisLink::new);
-        let cache = Cache::new(redis, &metrics);
+        let writers = if database.shared() { Writers::Many } else { Writers::ThisOne };
+        let cache = Cache::new(redis, writers, config.cache_local_bytes, &metrics);
         let workers = config
             .cpu_workers
             .unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN));
         let cpu = CpuPool::new(workers, config.cpu_queue, config.cpu_queue_age);
-        let database = config.database()?;
         let health = Health::default();
         let store = OnceLock::new();
         Ok(Arc::new(Self { config, database, metrics, cache, cpu, health, lifecycle, store }))

@@ -2,4 +2,5 @@
 
 pub mod metrics;
 pub mod posts;
+pub mod public;
 pub mod work;

@@ -1,12 +1,12 @@
 //! `/posts`: the database decides, the cache only shortens reads by id.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header},
-    response::IntoResponse,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
@@ -17,11 +17,15 @@ use crate::{
     extract::{JsonBody, Parameters, PostId},
     post::{self, Draft, Post},
     state::AppState,
+    store::Store,
 };
 
 /// Posts on a page when the client does not say, and at most.
 const LIMIT_DEFAULT: u32 = 20;
 const LIMIT_MAX: u32 = 100;
+
+/// A copy may be kept, and is asked about before it is used: a write shows at once.
+const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// What a cursor starts with; a cursor of another form is refused, not misread.
 const CURSOR_PREFIX: &str = "1:";
@@ -32,6 +36,46 @@ const CURSOR_PREFIX: &str = "1:";
 pub struct Query {
     limit: Option<String>,
     after: Option<String>,
+}
+
+/// A query that makes sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PageRequest {
+    limit: u32,
+    before: Option<i64>,
+}
+
+impl Query {
+    /// Checks it.
+    ///
+    /// # Errors
+    /// [`ApiError::BadRequest`] for a limit out of bounds or a cursor that is not from an earlier page.
+    pub fn check(&self) -> Result<PageRequest, ApiError> {
+        let limit = self.limit.as_deref().map_or(Ok(LIMIT_DEFAULT), parse_limit)?;
+        let before = self.after.as_deref().map(parse_cursor).transpose()?;
+        Ok(PageRequest { limit, before })
+    }
+}
+
+impl fmt::Display for PageRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.limit, self.before)
+    }
+}
+
+impl PageRequest {
+    /// Reads the page.
+    ///
+    /// # Errors
+    /// 503 when the database is busy or away.
+    pub async fn load(self, store: &Store) -> Result<Page, ApiError> {
+        // One more than asked for tells whether there is a next page.
+        let mut items = store.list(self.before, self.limit + 1).await?;
+        let more = items.len() > self.limit as usize;
+        items.truncate(self.limit as usize);
+        let next = items.last().filter(|_| more).map(|post| cursor(post.id));
+        Ok(Page { items, next })
+    }
 }
 
 /// A page of posts, newest first.
@@ -51,7 +95,14 @@ pub async fn create(
     State(state): State<Arc<AppState>>,
     JsonBody(draft): JsonBody<Draft>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let post = state.store()?.create(draft.check()?, post::stamp(Timestamp::now())).await?;
+    let content = draft.check()?;
+    let written = finish(async move {
+        let post = state.store()?.create(content, post::stamp(Timestamp::now())).await?;
+        // It may be known that there was no such post.
+        state.cache.invalidate(post.id).await;
+        Ok(post)
+    });
+    let post = written.await?;
     let location = [(header::LOCATION, format!("/posts/{}", post.id))];
     Ok((StatusCode::CREATED, location, Json(post)))
 }
@@ -64,27 +115,24 @@ pub async fn list(
     State(state): State<Arc<AppState>>,
     Parameters(query): Parameters<Query>,
 ) -> Result<Json<Page>, ApiError> {
-    let limit = query.limit.as_deref().map_or(Ok(LIMIT_DEFAULT), parse_limit)?;
-    let before = query.after.as_deref().map(parse_cursor).transpose()?;
-    // One more than asked for tells whether there is a next page.
-    let mut items = state.store()?.list(before, limit + 1).await?;
-    let more = items.len() > limit as usize;
-    items.truncate(limit as usize);
-    let next = items.last().filter(|_| more).map(|post| cursor(post.id));
-    Ok(Json(Page { items, next }))
+    Ok(Json(query.check()?.load(state.store()?).await?))
 }
 
-/// `GET /posts/{id}`: the post, from the cache when it is there.
+/// `GET /posts/{id}`: the post, from the cache when it is there; 304 when the client has it.
 ///
 /// # Errors
-/// 404 when there is none, 503 when the database is busy or away.
-pub async fn read(State(state): State<Arc<AppState>>, PostId(id): PostId) -> Result<Json<Post>, ApiError> {
-    if let Some(post) = state.cache.get(id).await {
-        return Ok(Json(post));
-    }
-    let post = state.store()?.read(id).await?.ok_or(ApiError::PostNotFound)?;
-    state.cache.fill(&post).await;
-    Ok(Json(post))
+/// 400 for an `If-None-Match` that is none, 404 when there is none, 503 when the database is busy or away.
+pub async fn read(
+    State(state): State<Arc<AppState>>,
+    PostId(id): PostId,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let read = || {
+        let state = Arc::clone(&state);
+        async move { Ok(state.store()?.read(id).await?) }
+    };
+    let post = state.cache.post(id, read).await?.ok_or(ApiError::PostNotFound)?;
+    post.answer(&headers, REVALIDATE, &state.cpu).await
 }
 
 /// `PUT /posts/{id}`: replaces the content of a post that exists.
@@ -99,12 +147,8 @@ pub async fn replace(
     let content = draft.check()?;
     let written = finish(async move {
         let written = state.store()?.replace(id, content, post::stamp(Timestamp::now())).await;
-        match &written {
-            Ok(Some(post)) => state.cache.written(id, post.version).await,
-            Ok(None) => {}
-            // It may have been done; the version is not known, so no cached one may be answered.
-            Err(_) => state.cache.deleted(id).await,
-        }
+        // Also when it failed: it may have been done all the same.
+        state.cache.invalidate(id).await;
         Ok(written?)
     });
     let post = written.await?.ok_or(ApiError::PostNotFound)?;
@@ -119,14 +163,14 @@ pub async fn delete(State(state): State<Arc<AppState>>, PostId(id): PostId) -> R
     let deleted = finish(async move {
         let deleted = state.store()?.delete(id).await;
         // Also when there was none, or nothing is known: an earlier delete may have ended before it told the cache.
-        state.cache.deleted(id).await;
+        state.cache.invalidate(id).await;
         Ok(deleted?)
     });
     if deleted.await? { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::PostNotFound) }
 }
 
 /// Runs a write to its end also when the client leaves or the time limit passes: between the database's commit and
-/// the cache's tombstone nothing may be cut off.
+/// the cache's removal nothing may be cut off.
 async fn finish<T: Send + 'static>(
     write: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {

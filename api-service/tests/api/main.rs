@@ -12,3 +12,4 @@ mod observability;
 mod overload;
 mod posts;
 mod process;
+mod public;
