@@ -15,6 +15,7 @@ use kube::{Api, Client, Resource};
 use kube_runtime::WatchStreamExt as _;
 use kube_runtime::reflector::{self, Store};
 use kube_runtime::watcher::{self, watcher};
+use plimsoll_core::applied_by_us;
 use plimsoll_core::build::APP_LABEL;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
@@ -144,14 +145,20 @@ pub fn pods() -> watcher::Config {
     watcher::Config::default().labels(&format!("{APP_LABEL},app.kubernetes.io/component=api"))
 }
 
-/// Drops what is never read, which is about half of an object.
+/// Drops what is never read, which is about half of an object. Of the field managers only whether we are one is read.
 pub fn prune_metadata<K: Resource>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
+    let managed_fields = &mut object.meta_mut().managed_fields;
+    for entry in managed_fields.iter_mut().flatten() {
+        entry.fields_v1 = None;
+    }
+    if let Some(entries) = managed_fields {
+        entries.retain(applied_by_us);
+    }
 }
 
 /// Keeps of a pod what tells whether and where it can be asked.
 pub fn prune_pod(pod: &mut Pod) {
-    prune_metadata(pod);
+    pod.metadata.managed_fields = None;
     pod.metadata.annotations = None;
     pod.spec = Some(PodSpec::default());
     if let Some(status) = &mut pod.status {

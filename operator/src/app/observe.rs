@@ -124,10 +124,15 @@ where
     let namespace = app.metadata.namespace.as_deref().unwrap_or_default();
     let owner_uid = app.metadata.uid.as_deref().unwrap_or_default();
     let stored = store.get(&ObjectRef::new(name).within(namespace));
-    let current = stored.as_ref().is_some_and(|stored| {
-        memory.applied(kind).is_none_or(|applied| {
-            Some(&applied.uid) == stored.meta().uid.as_ref() && applied.version == version_of(stored.meta())
-        })
+    let written = memory.applied(kind);
+    // Until the template is written, as while its Secret is missing, the replicas are what is known of their Deployment.
+    let written = written.or_else(|| memory.applied(ChildKind::Replicas).filter(|_| counted(kind)));
+    let current = stored.as_ref().is_some_and(|stored| match written {
+        Some(written) => {
+            Some(&written.uid) == stored.meta().uid.as_ref() && written.version == version_of(stored.meta())
+        }
+        // A store may be behind what the operator before this one wrote, and replicas are counted on from here.
+        None => !counted(kind),
     });
     if let Some(stored) = stored.filter(|_| current || !wanted) {
         return Ok(child_of(owner_uid, Some((K::clone(&stored), stored.meta()))));
@@ -140,6 +145,11 @@ where
         .await
         .map_err(|source| Error::Read { what: format!("{kind} {name}"), source })?;
     Ok(child_of(owner_uid, live.as_ref().map(|live| (live.clone(), live.meta()))))
+}
+
+/// Whether the replicas of this child are decided on.
+fn counted(kind: ChildKind) -> bool {
+    kind == ChildKind::Deployment
 }
 
 /// The Secrets that the spec needs. They are not watched, so that the operator sees only those it is told of; what was
