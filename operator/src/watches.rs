@@ -169,7 +169,28 @@ pub fn prune_pod(pod: &mut Pod) {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+
     use super::*;
+
+    #[test]
+    fn of_the_field_managers_only_ourselves_are_kept_and_without_the_fields() {
+        let entry = |manager: &str, operation: &str| ManagedFieldsEntry {
+            manager: Some(manager.into()),
+            operation: Some(operation.into()),
+            fields_v1: Some(FieldsV1(serde_json::json!({ "f:spec": {} }))),
+            ..ManagedFieldsEntry::default()
+        };
+        let mut pod = Pod::default();
+        pod.metadata.managed_fields = Some(vec![
+            entry("plimsoll-operator", "Apply"),
+            entry("plimsoll-operator", "Update"),
+            entry("kube-controller-manager", "Update"),
+        ]);
+        prune_metadata(&mut pod);
+        let kept = pod.metadata.managed_fields.unwrap();
+        assert_eq!(kept, [ManagedFieldsEntry { fields_v1: None, ..entry("plimsoll-operator", "Apply") }]);
+    }
 
     #[tokio::test]
     async fn everyone_who_waits_for_the_lists_is_woken() {

@@ -15,7 +15,7 @@ use kube::{Api, Client};
 use kube_runtime::reflector::store::Writer;
 use kube_runtime::{reflector, watcher};
 use plimsoll_core::input::Settings;
-use plimsoll_operator::app::{Context, Stores, reconcile};
+use plimsoll_operator::app::{Context, Stores, next_scrape, reconcile};
 use plimsoll_operator::error::Error;
 use plimsoll_operator::leader::Fence;
 use plimsoll_operator::metrics::Metrics;
@@ -328,6 +328,17 @@ async fn a_refused_template_keeps_no_replicas_back() {
 }
 
 #[tokio::test]
+async fn a_refusal_does_not_slow_the_scrapes() {
+    let world = World::new();
+    world.fault("PATCH /api/v1/namespaces/shop/services/posts ", 403);
+    let app = scalable(2, 9);
+    world.reconcile(&app).await.0.unwrap_err();
+    let app = serde_json::from_value(app).unwrap();
+    let pause = next_scrape(&app, &world.context).unwrap();
+    assert!(pause <= Duration::from_secs(5), "{pause:?}");
+}
+
+#[tokio::test]
 async fn refused_replicas_are_not_told_as_wanted() {
     let world = World::new();
     world.reconcile(&scalable(2, 9)).await.0.unwrap();
@@ -403,6 +414,28 @@ async fn a_secret_that_is_missing_after_a_restart_keeps_the_template_and_scales(
     assert_eq!(world.replicas(), json!(5));
     assert!(!calls.iter().any(|call| call.starts_with(&format!("PATCH {DEPLOYMENT} plimsoll-operator"))));
     assert!(world.status().contains("SecretNotFound"), "{}", world.status());
+}
+
+#[tokio::test]
+async fn secrets_that_cannot_be_read_are_told_and_the_replicas_go_on() {
+    let world = World::new();
+    world.put(DEPLOYMENT, deployment(3));
+    world.fault("GET /api/v1/namespaces/shop/secrets/", 403);
+    let mut app = app(&json!({ "replicas": { "min": 5, "max": 20 }, "image": "any" }));
+    world.put(APP, app.clone());
+    let (result, calls) = world.reconcile(&app).await;
+    result.unwrap();
+    assert_eq!(world.replicas(), json!(5));
+    assert!(!calls.iter().any(|call| call.starts_with("POST /api/v1/namespaces/shop/secrets")), "{calls:?}");
+    assert!(world.status().contains("read Secret posts-cache"), "{}", world.status());
+
+    world.server.lock().unwrap().faults.clear();
+    app["metadata"]["generation"] = json!(2);
+    world.put(APP, app.clone());
+    let (result, calls) = world.reconcile(&app).await;
+    result.unwrap();
+    assert!(calls.iter().any(|call| call.starts_with("POST /api/v1/namespaces/shop/secrets")), "{calls:?}");
+    assert!(!world.status().contains("ApplyFailed"), "{}", world.status());
 }
 
 #[tokio::test]

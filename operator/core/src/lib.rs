@@ -69,7 +69,8 @@ pub fn decide(input: &Input) -> Plan {
     let mut verdict = replicas(input, &situation, &mut memory);
     let change = scale::change(&situation, &memory, verdict.to);
     let wanted = steps(input, &memory, Children::of(input), change, &blockers);
-    let (steps, failures) = without_paused(wanted, &mut memory, input);
+    let (steps, mut failures) = without_paused(wanted, &mut memory, input);
+    failures.extend(input.observed.secrets_unread.clone());
     // What stands in the way of a change must not be announced as one.
     if !steps.iter().any(|step| matches!(step, Step::Scale { .. } | Step::CreateDeployment { .. })) {
         verdict.to = current;
@@ -131,6 +132,8 @@ struct Blockers {
     name_conflicts: Vec<String>,
     /// The API's Deployment cannot be applied now.
     deployment: bool,
+    /// The managed cache's Secret is somebody else's, or nothing is known of it.
+    cache_secret: bool,
 }
 
 impl Blockers {
@@ -142,6 +145,7 @@ impl Blockers {
             cache_service,
             cache_secret,
             missing_secret_keys,
+            secrets_unread,
         } = &input.observed;
         let name = build::name_of(&input.app);
         let cache = build::cache_name(&input.app);
@@ -162,7 +166,9 @@ impl Blockers {
         Self {
             deployment: matches!(deployment, Child::Foreign)
                 || secret_taken
+                || secrets_unread.is_some()
                 || !missing_secret_keys.is_empty(),
+            cache_secret: secret_taken || (managed && secrets_unread.is_some()),
             name_conflicts,
         }
     }
@@ -204,12 +210,12 @@ fn steps(
     let cache_wanted = children.cache.is_some();
     let mut steps = Vec::new();
     if let Some((wanted_deployment, wanted_service)) = children.cache {
-        if matches!(cache_secret, Child::Absent) {
+        if matches!(cache_secret, Child::Absent) && !blockers.cache_secret {
             let secret = build::cache_secret(&input.app, &input.fresh_credentials);
             steps.push(Step::CreateSecret(Box::new(secret)));
         }
         steps.extend(service_step(memory, ChildKind::CacheService, cache_service, wanted_service));
-        if !matches!(cache_secret, Child::Foreign) {
+        if !blockers.cache_secret {
             steps.extend(deployment_step(
                 memory,
                 ChildKind::CacheDeployment,

@@ -130,6 +130,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// A read that failed: it is tried again at the next look, so nothing is kept of it but what to tell.
+    pub fn of_read(message: String, permanent: bool) -> Self {
+        Self { hash: 0, message, permanent, in_a_row: 1, at: Timestamp::UNIX_EPOCH, pause: Duration::ZERO }
+    }
+
     /// Whether it is too early to try again. A clock that was set back ends the pause.
     fn pauses(&self, now: Timestamp) -> bool {
         (0.0..self.pause.as_secs_f64()).contains(&seconds_between(self.at, now))

@@ -322,7 +322,8 @@ pub struct Findings {
     pub name_conflicts: Vec<String>,
     /// `(Secret, key)` pairs that are not there.
     pub missing_secret_keys: Vec<(String, String)>,
-    /// Writes that failed and wait to be tried again. Those of this plan are added by whoever carries it out.
+    /// Writes that failed and wait to be tried again, and Secrets that could not be read. Writes of this plan are added by
+    /// whoever carries it out.
     pub failures: Vec<Failure>,
     /// How the wanted number was cut.
     pub limit: Option<Limit>,

@@ -498,3 +498,22 @@ fn a_template_that_waits_does_not_forget_what_was_learned_of_the_one_that_runs()
     world.app.spec.image = Some("new".into());
     assert_eq!(world.decide(None).decision.evidence.capacity_per_replica, learned);
 }
+
+#[test]
+fn secrets_that_cannot_be_read_hold_the_templates_and_not_the_replicas() {
+    let managed = json!({ "cache": {"managed": {"memory": "64Mi"}}, "replicas": {"min": 5, "max": 9} });
+    let mut deployment = live(&app(&managed), 3, 3);
+    deployment.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
+        manager: Some(MANAGER.into()),
+        operation: Some("Apply".into()),
+        ..ManagedFieldsEntry::default()
+    }]);
+    let observed = Observed {
+        deployment: Child::Owned(Box::new(deployment)),
+        secrets_unread: Some(Failure::of_read("read Secret posts-cache: forbidden".into(), true)),
+        ..Observed::default()
+    };
+    let plan = decide(&input(app(&managed), observed, Memory::default(), start()));
+    assert_eq!(kinds(&plan.steps), [ChildKind::CacheService, ChildKind::Service, ChildKind::Replicas]);
+    assert_eq!(plan.findings.failures.len(), 1);
+}

@@ -1,4 +1,5 @@
-//! Writes only: carries out a plan in its order, and writes the status. It chooses nothing.
+//! Writes only: carries out a plan in its order, and writes the status. It chooses nothing. What it reads live before a
+//! write of replicas can only make it refuse the write.
 //!
 //! Every write passes the fence, is bounded in time, and is confirmed in the memory by what the API server answered.
 
