@@ -3,7 +3,9 @@
 use k8s_openapi::api::core::v1::{EnvVar, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{CustomResource, KubeSchema};
+use schemars::Schema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::status::ApiDeploymentStatus;
 
@@ -88,6 +90,17 @@ pub struct ApiDeploymentSpec {
 
     /// CPU and memory of each replica. Set a CPU limit or request: a replica's capacity follows from it.
     #[serde(default = "default_resources")]
+    #[x_kube(
+        validation = Rule::new("!has(self.requests) || self.requests.all(k, type(self.requests[k]) == string ? (isQuantity(self.requests[k]) && !quantity(self.requests[k]).isLessThan(quantity('0'))) : int(self.requests[k]) >= 0)")
+            .message("write each of resources.requests as a quantity that is not negative, such as cpu: 100m or memory: 64Mi"),
+        validation = Rule::new("!has(self.limits) || self.limits.all(k, type(self.limits[k]) == string ? (isQuantity(self.limits[k]) && quantity(self.limits[k]).isGreaterThan(quantity('0'))) : int(self.limits[k]) > 0)")
+            .message("write each of resources.limits as a quantity above zero, such as cpu: 500m or memory: 256Mi, or leave it out for no limit"),
+        validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || (type(self.requests[k]) == string && !isQuantity(self.requests[k])) || (type(self.limits[k]) == string && !isQuantity(self.limits[k])) || (type(self.requests[k]) == string ? quantity(self.requests[k]) : quantity('0').add(int(self.requests[k]))).compareTo(type(self.limits[k]) == string ? quantity(self.limits[k]) : quantity('0').add(int(self.limits[k]))) <= 0)")
+            .message("lower resources.requests or raise resources.limits: a request is above the limit of the same name"),
+        validation = Rule::new("!has(self.claims) || size(self.claims) == 0")
+            .message("leave resources.claims out: the pods have no resource claims that it could name")
+    )]
+    #[schemars(transform = bound_resources)]
     pub resources: ResourceRequirements,
 
     /// Probes of each replica. The defaults fit the bundled API.
@@ -435,6 +448,19 @@ fn default_resources() -> ResourceRequirements {
         requests: quantities("100m", "64Mi"),
         limits: quantities("1", "256Mi"),
         ..ResourceRequirements::default()
+    }
+}
+
+/// Kinds of resources that a container may name. The API server refuses a rule that might cost too much, and counts a
+/// quantity of text at the size of a whole request: eight would be just above its budget.
+const RESOURCES_MAX: u64 = 6;
+
+/// Bounds the maps of `resources`, whose type is Kubernetes' own.
+fn bound_resources(schema: &mut Schema) {
+    for map in ["limits", "requests"] {
+        if let Some(map) = schema.pointer_mut(&format!("/properties/{map}")).and_then(Value::as_object_mut) {
+            map.insert("maxProperties".into(), RESOURCES_MAX.into());
+        }
     }
 }
 

@@ -59,7 +59,8 @@ pub mod reason {
     pub const HIBERNATED: &str = "Hibernated";
     /// The stored spec cannot be read; the last good state keeps serving.
     pub const INVALID_SPEC: &str = "InvalidSpec";
-    /// A call to the API server failed; it is tried again.
+    /// The API server could not be read, or did not take a write; it is tried again. With `Stalled`: it refuses the
+    /// write until somebody changes something.
     pub const APPLY_FAILED: &str = "ApplyFailed";
     /// A Secret that the spec names, or its key, is not there.
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";

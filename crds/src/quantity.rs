@@ -42,18 +42,22 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// Reads a quantity of memory in bytes, rounded down. Kubernetes' suffixes: `k M G T P E` and `Ki Mi Gi Ti Pi Ei`.
+/// Reads a quantity of memory in bytes, rounded down. All of Kubernetes' suffixes: `n u m k M G T P E` and
+/// `Ki Mi Gi Ti Pi Ei`. Kubernetes itself writes thousandths where a sum of bytes does not come out even.
 ///
 /// # Errors
 /// [`QuantityError`] for a negative number, another suffix, or more than 2⁶³ bytes.
 pub fn quantity_bytes(quantity: &Quantity) -> Result<u64, QuantityError> {
-    const SUFFIXES: [(&str, f64); 12] = [
+    const SUFFIXES: [(&str, f64); 15] = [
         ("Ki", 1024.0),
         ("Mi", 1_048_576.0),
         ("Gi", 1_073_741_824.0),
         ("Ti", 1_099_511_627_776.0),
         ("Pi", 1_125_899_906_842_624.0),
         ("Ei", 1_152_921_504_606_846_976.0),
+        ("n", 1e-9),
+        ("u", 1e-6),
+        ("m", 1e-3),
         ("k", 1e3),
         ("M", 1e6),
         ("G", 1e9),
@@ -96,6 +100,7 @@ mod tests {
         assert_eq!(bytes("1.5Gi"), Ok(1_610_612_736));
         assert_eq!(bytes("64M"), Ok(64_000_000));
         assert_eq!(bytes("1e3"), Ok(1000));
+        assert_eq!(bytes("64000000000m"), Ok(64_000_000));
         for text in ["", "Mi", "-1Mi", "NaN", "64mb", "inf"] {
             assert!(bytes(text).is_err(), "{text}");
         }

@@ -92,7 +92,7 @@ pub async fn run(
         .reconcile_all_on(futures::stream::once(won))
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .with_config(controller::Config::default().concurrency(concurrency.max(1)))
-        .run(app::reconcile, |app, error, ctx| on_error(&app, error, &ctx), context)
+        .run(app::reconcile, |object, error, ctx| on_error(&object, error, &ctx), context)
         .for_each(|result| {
             match result {
                 // An object that went away between trigger and reconcile is no error.
@@ -111,13 +111,15 @@ pub async fn run(
     let _ = tokio::join!(pods_task, sweep_task);
 }
 
-fn on_error(app: &Guarded, error: &Error, ctx: &Context) -> Action {
-    let metadata = kube::Resource::meta(app);
+fn on_error(object: &Guarded, error: &Error, ctx: &Context) -> Action {
+    let metadata = kube::Resource::meta(object);
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
     let failures = ctx.registry.object(namespace, name).failed();
     let retry = error.retry();
+    // A child that is refused has a pause of its own; it must not slow the scaling of what serves.
     let pause = retry::pause(retry, failures, rand::random());
+    let pause = app::next_scrape(object, ctx).map_or(pause, |next| pause.min(next));
     if retry == Retry::Waiting {
         debug!(
             app.namespace = namespace,

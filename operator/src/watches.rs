@@ -15,6 +15,7 @@ use kube::{Api, Client, Resource};
 use kube_runtime::WatchStreamExt as _;
 use kube_runtime::reflector::{self, Store};
 use kube_runtime::watcher::{self, watcher};
+use plimsoll_core::applied_by_us;
 use plimsoll_core::build::APP_LABEL;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
@@ -144,14 +145,20 @@ pub fn pods() -> watcher::Config {
     watcher::Config::default().labels(&format!("{APP_LABEL},app.kubernetes.io/component=api"))
 }
 
-/// Drops what is never read, which is about half of an object.
+/// Drops what is never read, which is about half of an object. Of the field managers only whether we are one is read.
 pub fn prune_metadata<K: Resource>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
+    let managed_fields = &mut object.meta_mut().managed_fields;
+    for entry in managed_fields.iter_mut().flatten() {
+        entry.fields_v1 = None;
+    }
+    if let Some(entries) = managed_fields {
+        entries.retain(applied_by_us);
+    }
 }
 
 /// Keeps of a pod what tells whether and where it can be asked.
 pub fn prune_pod(pod: &mut Pod) {
-    prune_metadata(pod);
+    pod.metadata.managed_fields = None;
     pod.metadata.annotations = None;
     pod.spec = Some(PodSpec::default());
     if let Some(status) = &mut pod.status {
@@ -162,7 +169,28 @@ pub fn prune_pod(pod: &mut Pod) {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+
     use super::*;
+
+    #[test]
+    fn of_the_field_managers_only_ourselves_are_kept_and_without_the_fields() {
+        let entry = |manager: &str, operation: &str| ManagedFieldsEntry {
+            manager: Some(manager.into()),
+            operation: Some(operation.into()),
+            fields_v1: Some(FieldsV1(serde_json::json!({ "f:spec": {} }))),
+            ..ManagedFieldsEntry::default()
+        };
+        let mut pod = Pod::default();
+        pod.metadata.managed_fields = Some(vec![
+            entry("plimsoll-operator", "Apply"),
+            entry("plimsoll-operator", "Update"),
+            entry("kube-controller-manager", "Update"),
+        ]);
+        prune_metadata(&mut pod);
+        let kept = pod.metadata.managed_fields.unwrap();
+        assert_eq!(kept, [ManagedFieldsEntry { fields_v1: None, ..entry("plimsoll-operator", "Apply") }]);
+    }
 
     #[tokio::test]
     async fn everyone_who_waits_for_the_lists_is_woken() {

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::client::Body;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client};
-use kube_runtime::reflector;
+use kube_runtime::reflector::store::Writer;
+use kube_runtime::{reflector, watcher};
 use plimsoll_core::input::Settings;
-use plimsoll_operator::app::{Context, Stores, reconcile};
+use plimsoll_operator::app::{Context, Stores, next_scrape, reconcile};
 use plimsoll_operator::error::Error;
 use plimsoll_operator::leader::Fence;
 use plimsoll_operator::metrics::Metrics;
@@ -27,9 +29,13 @@ struct Server {
     calls: Vec<String>,
     bodies: Vec<Value>,
     /// Answers instead, by the beginning of the call.
-    faults: Vec<(&'static str, u16)>,
+    faults: Vec<(String, u16)>,
+    /// Happens just before a call is answered, by its beginning.
+    meanwhile: Option<(String, Meanwhile)>,
     versions: u64,
 }
+
+type Meanwhile = Box<dyn FnOnce(&mut Server) + Send>;
 
 impl Server {
     fn answer(&mut self, method: &Method, path: &str, query: &str, body: Value) -> (u16, Value) {
@@ -41,7 +47,10 @@ impl Server {
         };
         self.calls.push(call.clone());
         self.bodies.push(body.clone());
-        if let Some((_, code)) = self.faults.iter().find(|(start, _)| call.starts_with(start)) {
+        if let Some((_, happens)) = self.meanwhile.take_if(|(start, _)| call.starts_with(start.as_str())) {
+            happens(self);
+        }
+        if let Some((_, code)) = self.faults.iter().find(|(start, _)| call.starts_with(start.as_str())) {
             return (*code, status(*code));
         }
         let key = path.trim_end_matches("/status").to_owned();
@@ -95,6 +104,7 @@ struct World {
     server: Arc<Mutex<Server>>,
     context: Arc<Context>,
     fence: Arc<Fence>,
+    deployments: Writer<Deployment>,
 }
 
 impl World {
@@ -122,24 +132,46 @@ impl World {
         let client = Client::new(service, "default");
         let fence = Arc::new(Fence::default());
         fence.set(Some(Instant::now() + Duration::from_mins(1)));
-        let stores = Stores {
-            deployments: reflector::store().0,
-            services: reflector::store().0,
-            pods: reflector::store().0,
-        };
+        let (deployments, writer) = reflector::store();
+        let stores = Stores { deployments, services: reflector::store().0, pods: reflector::store().0 };
         let settings = Settings { api_image: "api:test".into(), redis_image: "redis:test".into() };
         let metrics = Metrics::new().unwrap();
         let registry = Arc::new(Registry::default());
         let context = Context::new(client, stores, fence.clone(), metrics, registry, settings, "test".into());
-        Self { server, context: Arc::new(context), fence }
+        Self { server, context: Arc::new(context), fence, deployments: writer }
     }
 
     fn put(&self, path: &str, object: Value) {
         self.server.lock().unwrap().objects.insert(path.into(), object);
     }
 
-    fn fault(&self, call: &'static str, code: u16) {
-        self.server.lock().unwrap().faults.push((call, code));
+    fn fault(&self, call: &str, code: u16) {
+        self.server.lock().unwrap().faults.push((call.to_owned(), code));
+    }
+
+    fn meanwhile(&self, call: &str, happens: impl FnOnce(&mut Server) + Send + 'static) {
+        self.server.lock().unwrap().meanwhile = Some((call.to_owned(), Box::new(happens)));
+    }
+
+    /// Brings the store of Deployments to this object.
+    fn watch_shows(&mut self, deployment: Value) {
+        self.deployments
+            .apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(deployment).unwrap()));
+    }
+
+    fn replicas(&self) -> Value {
+        self.server.lock().unwrap().objects[DEPLOYMENT]["spec"]["replicas"].clone()
+    }
+
+    fn status(&self) -> String {
+        self.server.lock().unwrap().objects[APP]["status"].to_string()
+    }
+
+    /// Body of the last call that begins like this.
+    fn body(&self, call: &str) -> Value {
+        let server = self.server.lock().unwrap();
+        let last = server.calls.iter().rposition(|made| made.starts_with(call)).unwrap();
+        server.bodies[last].clone()
     }
 
     /// Reconciles and returns the calls that were made.
@@ -237,15 +269,173 @@ async fn a_foreign_deployment_is_never_touched_and_the_status_says_so() {
     assert!(status.contains("NameConflict"), "{status}");
 }
 
+/// The API's Deployment as an operator before this one left it.
+fn deployment(replicas: i32) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {
+            "name": "posts", "namespace": "shop", "uid": "deployment-uid", "resourceVersion": "7", "generation": 4,
+            "ownerReferences": [{ "apiVersion": "plimsoll.dev/v1alpha1", "kind": "ApiDeployment", "name": "posts", "uid": "app-uid", "controller": true }],
+            "managedFields": [{ "manager": "plimsoll-operator", "operation": "Apply" }, { "manager": "plimsoll-autoscaler", "operation": "Apply" }],
+        },
+        "spec": { "replicas": replicas, "selector": {}, "template": {} },
+        "status": { "observedGeneration": 4, "replicas": replicas, "updatedReplicas": replicas, "readyReplicas": replicas },
+    })
+}
+
+/// A resource without a cache and of a foreign image, between `min` and `max` replicas.
+fn scalable(min: i32, max: i32) -> Value {
+    app(
+        &json!({ "replicas": { "min": min, "max": max }, "image": "any", "cache": { "managed": null, "disabled": {} } }),
+    )
+}
+
 #[tokio::test]
-async fn a_failed_write_stops_the_plan_and_still_reports() {
+async fn a_refused_service_keeps_nothing_else_back_and_is_told() {
     let world = World::new();
     world.fault("PATCH /api/v1/namespaces/shop/services/posts ", 403);
     let (result, calls) = world.reconcile(&app(&json!({}))).await;
     assert!(matches!(result, Err(Error::Write { .. })));
-    assert!(!calls.iter().any(|call| call.starts_with(&format!("PATCH {DEPLOYMENT} "))), "{calls:?}");
-    let status = world.server.lock().unwrap().objects[APP]["status"].to_string();
+    assert!(calls.contains(&format!("PATCH {DEPLOYMENT} plimsoll-operator force")), "{calls:?}");
+    let status = world.status();
     assert!(status.contains("ApplyFailed") && status.contains("scripted 403"), "{status}");
+}
+
+#[tokio::test]
+async fn a_refused_template_keeps_no_replicas_back() {
+    let world = World::new();
+    world.reconcile(&scalable(2, 9)).await.0.unwrap();
+    world.put(APP, scalable(4, 9));
+    let template = format!("PATCH {DEPLOYMENT} plimsoll-operator");
+    world.fault(&template, 422);
+    let mut newer = scalable(4, 9);
+    newer["spec"]["image"] = json!("refused");
+    let (result, calls) = world.reconcile(&newer).await;
+    assert!(matches!(result, Err(Error::Write { .. })), "the failure is returned");
+    assert_eq!(world.replicas(), json!(4), "{calls:?}");
+    assert!(calls.iter().any(|call| call.starts_with(EVENT)), "the scale is told: {calls:?}");
+    let status = world.status();
+    assert!(status.contains("ApplyFailed") && status.contains("scripted 422"), "{status}");
+    assert!(status.contains(r#""replicas":4"#), "{status}");
+
+    let mut more = newer.clone();
+    more["spec"]["replicas"]["min"] = json!(6);
+    let (result, calls) = world.reconcile(&more).await;
+    result.unwrap();
+    assert!(!calls.iter().any(|call| call.starts_with(&template)), "refused a moment ago: {calls:?}");
+    assert_eq!(world.replicas(), json!(6));
+    assert!(world.status().contains("scripted 422"), "still told");
+}
+
+#[tokio::test]
+async fn a_refusal_does_not_slow_the_scrapes() {
+    let world = World::new();
+    world.fault("PATCH /api/v1/namespaces/shop/services/posts ", 403);
+    let app = scalable(2, 9);
+    world.reconcile(&app).await.0.unwrap_err();
+    let app = serde_json::from_value(app).unwrap();
+    let pause = next_scrape(&app, &world.context).unwrap();
+    assert!(pause <= Duration::from_secs(5), "{pause:?}");
+}
+
+#[tokio::test]
+async fn refused_replicas_are_not_told_as_wanted() {
+    let world = World::new();
+    world.reconcile(&scalable(2, 9)).await.0.unwrap();
+    world.fault(&format!("PATCH {DEPLOYMENT} plimsoll-autoscaler"), 403);
+    let (result, calls) = world.reconcile(&scalable(4, 9)).await;
+    assert!(matches!(result, Err(Error::Write { .. })));
+    assert!(
+        !calls.iter().any(|call| call.starts_with(EVENT) && world.body(EVENT).to_string().contains("Scaled"))
+    );
+    let status = world.status();
+    assert!(status.contains("scripted 403") && status.contains(r#""replicas":2"#), "{status}");
+}
+
+#[tokio::test]
+async fn credentials_that_are_refused_are_not_rolled_out() {
+    let world = World::new();
+    world.fault("POST /api/v1/namespaces/shop/secrets", 403);
+    let (result, calls) = world.reconcile(&app(&json!({}))).await;
+    assert!(matches!(result, Err(Error::Write { .. })));
+    assert!(!calls.iter().any(|call| call.starts_with("PATCH /apis/apps")), "{calls:?}");
+    assert!(calls.iter().any(|call| call.starts_with("PATCH /api/v1/namespaces/shop/services/posts ")));
+}
+
+#[tokio::test]
+async fn lost_leadership_stops_the_plan_at_once() {
+    let world = World::new();
+    let fence = world.fence.clone();
+    world.meanwhile("POST /api/v1/namespaces/shop/secrets", move |_| fence.set(None));
+    let (result, calls) = world.reconcile(&app(&json!({}))).await;
+    assert!(matches!(result, Err(Error::Fenced)));
+    assert_eq!(World::writes(&calls).len(), 1, "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_new_leader_does_not_scale_from_a_stale_watch() {
+    let mut world = World::new();
+    world.put(DEPLOYMENT, deployment(10));
+    world.put(APP, scalable(1, 20));
+    world.watch_shows(deployment(3));
+    world.reconcile(&scalable(1, 20)).await.0.unwrap();
+    assert_eq!(world.replicas(), json!(10));
+}
+
+#[tokio::test]
+async fn the_first_write_of_replicas_is_refused_if_they_change_in_between() {
+    let world = World::new();
+    world.put(DEPLOYMENT, deployment(3));
+    world.put(APP, scalable(5, 20));
+    world.meanwhile(&format!("PATCH {DEPLOYMENT} plimsoll-operator"), |server| {
+        server.objects.get_mut(DEPLOYMENT).unwrap()["spec"]["replicas"] = json!(10);
+    });
+    let (result, calls) = world.reconcile(&scalable(5, 20)).await;
+    assert!(matches!(result, Err(Error::Stale { .. })), "{calls:?}");
+    assert_eq!(world.replicas(), json!(10));
+
+    world.put(DEPLOYMENT, deployment(3));
+    world.reconcile(&scalable(5, 20)).await.0.unwrap();
+    assert_eq!(world.replicas(), json!(5));
+    let body = world.body(&format!("PATCH {DEPLOYMENT} plimsoll-autoscaler"));
+    assert!(body["metadata"]["resourceVersion"].is_string(), "the API server compares it: {body}");
+}
+
+#[tokio::test]
+async fn a_secret_that_is_missing_after_a_restart_keeps_the_template_and_scales() {
+    let world = World::new();
+    world.put(DEPLOYMENT, deployment(3));
+    let mut app = scalable(5, 20);
+    let reference = json!({ "name": "gone", "key": "url" });
+    app["spec"]["database"] = json!({ "external": { "urlFrom": { "secretKeyRef": reference } } });
+    world.put(APP, app.clone());
+    let (result, calls) = world.reconcile(&app).await;
+    result.unwrap();
+    assert_eq!(world.replicas(), json!(5));
+    assert!(!calls.iter().any(|call| call.starts_with(&format!("PATCH {DEPLOYMENT} plimsoll-operator"))));
+    assert!(world.status().contains("SecretNotFound"), "{}", world.status());
+}
+
+#[tokio::test]
+async fn secrets_that_cannot_be_read_are_told_and_the_replicas_go_on() {
+    let world = World::new();
+    world.put(DEPLOYMENT, deployment(3));
+    world.fault("GET /api/v1/namespaces/shop/secrets/", 403);
+    let mut app = app(&json!({ "replicas": { "min": 5, "max": 20 }, "image": "any" }));
+    world.put(APP, app.clone());
+    let (result, calls) = world.reconcile(&app).await;
+    result.unwrap();
+    assert_eq!(world.replicas(), json!(5));
+    assert!(!calls.iter().any(|call| call.starts_with("POST /api/v1/namespaces/shop/secrets")), "{calls:?}");
+    assert!(world.status().contains("read Secret posts-cache"), "{}", world.status());
+
+    world.server.lock().unwrap().faults.clear();
+    app["metadata"]["generation"] = json!(2);
+    world.put(APP, app.clone());
+    let (result, calls) = world.reconcile(&app).await;
+    result.unwrap();
+    assert!(calls.iter().any(|call| call.starts_with("POST /api/v1/namespaces/shop/secrets")), "{calls:?}");
+    assert!(!world.status().contains("ApplyFailed"), "{}", world.status());
 }
 
 #[tokio::test]
@@ -290,19 +480,14 @@ async fn an_object_that_is_being_deleted_is_left_to_the_garbage_collector() {
 #[tokio::test]
 async fn fewer_replicas_are_refused_when_the_resource_has_changed_since() {
     let world = World::new();
-    let wanted = |min: i32, max: i32| {
-        app(
-            &json!({ "replicas": { "min": min, "max": max }, "image": "any", "cache": { "managed": null, "disabled": {} } }),
-        )
-    };
-    world.reconcile(&wanted(4, 4)).await.0.unwrap();
-    let mut newer = wanted(4, 4);
+    world.reconcile(&scalable(4, 4)).await.0.unwrap();
+    let mut newer = scalable(4, 4);
     newer["metadata"]["generation"] = json!(3);
     world.put(APP, newer);
-    let (result, calls) = world.reconcile(&wanted(2, 2)).await;
+    let (result, calls) = world.reconcile(&scalable(2, 2)).await;
     assert!(matches!(result, Err(Error::Stale { .. })), "{calls:?}");
     assert!(!calls.iter().any(|call| call.starts_with(&format!("PATCH {DEPLOYMENT} plimsoll-autoscaler"))));
-    let api = Api::<k8s_openapi::api::apps::v1::Deployment>::namespaced(client_of(&world), "shop");
+    let api = Api::<Deployment>::namespaced(client_of(&world), "shop");
     assert_eq!(api.get("posts").await.unwrap().spec.unwrap().replicas, Some(4));
 }
 

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, DatabaseKind, parse_duration};
 
 use crate::histogram::{Rejection, Snapshot};
-use crate::memory::Memory;
+use crate::memory::{Failure, Memory};
 
 /// What one decision is made from.
 #[derive(Clone, Debug)]
@@ -57,6 +57,8 @@ pub struct Observed {
     pub cache_secret: Child<CacheSecret>,
     /// `(Secret, key)` pairs that the spec names and that are not there.
     pub missing_secret_keys: Vec<(String, String)>,
+    /// The Secrets could not be read, so that nothing is known of them; what is said of them here is empty.
+    pub secrets_unread: Option<Failure>,
 }
 
 /// One child, looked up by its name.

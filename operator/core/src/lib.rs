@@ -12,20 +12,25 @@ mod scale;
 pub mod status;
 mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use plimsoll_crds::CacheKind;
 
 use build::hash_of;
 pub use input::Input;
 use input::{Bounds, Child, Observed, Scrape, Targets};
-use memory::{Applied, Change, Memory};
+use memory::{Applied, Change, Failure, Memory};
 pub use plan::Plan;
 use plan::{ChildKind, Decision, Evidence, Findings, Limit, Reason, Rollout, Step};
 use scale::{Situation, Verdict};
+
+/// Field manager of everything but the replicas.
+pub const MANAGER: &str = "plimsoll-operator";
+/// Field manager of `spec.replicas` of the API's Deployment, and of nothing else once the Deployment is made.
+pub const REPLICAS_MANAGER: &str = "plimsoll-autoscaler";
 
 /// Decides what to write and how many replicas there shall be.
 ///
@@ -53,24 +58,35 @@ pub fn decide(input: &Input) -> Plan {
     };
 
     let blockers = Blockers::of(input);
-    let children = Children::of(input);
-    memory.follow_template(hash_of(&children.deployment.spec));
+    // The one that runs: the one that is wanted may have to wait, for a Secret or because it is refused.
+    if let Some(template) = deployment.and_then(|deployment| deployment.spec.as_ref()?.template.spec.as_ref())
+    {
+        memory.follow_template(hash_of(template));
+    }
     if let Some(scrape) = &input.scrape {
         memory.learn(input.now, scrape, situation.ready, targets);
     }
-    let verdict = replicas(input, &situation, &mut memory, &blockers);
+    let mut verdict = replicas(input, &situation, &mut memory);
     let change = scale::change(&situation, &memory, verdict.to);
-    let steps = steps(input, &memory, children, change, &blockers);
+    let wanted = steps(input, &memory, Children::of(input), change, &blockers);
+    let (steps, mut failures) = without_paused(wanted, &mut memory, input);
+    failures.extend(input.observed.secrets_unread.clone());
     // What stands in the way of a change must not be announced as one.
-    let scales = |step: &Step| matches!(step, Step::Scale { .. } | Step::CreateDeployment { .. });
-    let to = if steps.iter().any(scales) { verdict.to } else { current };
+    if !steps.iter().any(|step| matches!(step, Step::Scale { .. } | Step::CreateDeployment { .. })) {
+        verdict.to = current;
+        if deployment.is_none() {
+            verdict.reason = Reason::PodsStarting;
+            verdict.message = "the Deployment cannot be made; see the condition Ready".into();
+        }
+    }
     let findings = Findings {
-        wanted: to,
+        wanted: verdict.to,
         ready: situation.ready,
         rollout,
         invalid_spec: None,
         name_conflicts: blockers.name_conflicts,
         missing_secret_keys: input.observed.missing_secret_keys.clone(),
+        failures,
         limit: verdict.limit.or_else(|| bounds.embedded_database.then_some(Limit::EmbeddedDatabase)),
         metrics: input.scrape.as_ref().map(|scrape| scale::metrics_state(scrape, situation.ready)),
         cache_ready: matches!(input.app.spec.cache.kind(), CacheKind::Managed(_))
@@ -81,7 +97,7 @@ pub fn decide(input: &Input) -> Plan {
     let decision = Decision {
         time: input.now,
         from: current,
-        to,
+        to: verdict.to,
         reason: verdict.reason,
         message: verdict.message,
         evidence: evidence(&situation, &memory),
@@ -90,16 +106,10 @@ pub fn decide(input: &Input) -> Plan {
 }
 
 /// How many replicas: by the spec, by the pods, or as they are.
-fn replicas(input: &Input, situation: &Situation<'_>, memory: &mut Memory, blockers: &Blockers) -> Verdict {
+fn replicas(input: &Input, situation: &Situation<'_>, memory: &mut Memory) -> Verdict {
     let current = situation.current;
     let hold = |reason, message| Verdict { to: current, reason, message, limit: None };
     if input.observed.deployment.owned().is_none() {
-        if blockers.deployment {
-            return hold(
-                Reason::PodsStarting,
-                "the Deployment cannot be made; see the condition Stalled".into(),
-            );
-        }
         let to = situation.bounds.pinned.unwrap_or(situation.bounds.min);
         return Verdict { to, ..hold(Reason::Initial, format!("the Deployment is made with {to} replicas")) };
     }
@@ -122,6 +132,8 @@ struct Blockers {
     name_conflicts: Vec<String>,
     /// The API's Deployment cannot be applied now.
     deployment: bool,
+    /// The managed cache's Secret is somebody else's, or nothing is known of it.
+    cache_secret: bool,
 }
 
 impl Blockers {
@@ -133,6 +145,7 @@ impl Blockers {
             cache_service,
             cache_secret,
             missing_secret_keys,
+            secrets_unread,
         } = &input.observed;
         let name = build::name_of(&input.app);
         let cache = build::cache_name(&input.app);
@@ -153,7 +166,9 @@ impl Blockers {
         Self {
             deployment: matches!(deployment, Child::Foreign)
                 || secret_taken
+                || secrets_unread.is_some()
                 || !missing_secret_keys.is_empty(),
+            cache_secret: secret_taken || (managed && secrets_unread.is_some()),
             name_conflicts,
         }
     }
@@ -195,12 +210,12 @@ fn steps(
     let cache_wanted = children.cache.is_some();
     let mut steps = Vec::new();
     if let Some((wanted_deployment, wanted_service)) = children.cache {
-        if matches!(cache_secret, Child::Absent) {
+        if matches!(cache_secret, Child::Absent) && !blockers.cache_secret {
             let secret = build::cache_secret(&input.app, &input.fresh_credentials);
             steps.push(Step::CreateSecret(Box::new(secret)));
         }
         steps.extend(service_step(memory, ChildKind::CacheService, cache_service, wanted_service));
-        if !matches!(cache_secret, Child::Foreign) {
+        if !blockers.cache_secret {
             steps.extend(deployment_step(
                 memory,
                 ChildKind::CacheDeployment,
@@ -213,12 +228,13 @@ fn steps(
     if !blockers.deployment {
         steps.extend(api_deployment_steps(memory, deployment, children.deployment, change));
     } else if let Child::Owned(existing) = deployment
-        && memory.applied(ChildKind::Deployment).is_some_and(|applied| applied.uid == uid(&existing.metadata))
+        && template_is_held(memory, &existing.metadata)
     {
         // The template has to wait; the replicas of the one that runs need not.
         steps.extend(scale_step(memory, &existing.metadata, change));
     }
-    if !cache_wanted {
+    // While the template waits, the running one may still use the cache.
+    if !cache_wanted && !blockers.deployment {
         // The Secret stays until the resource goes, so that a cache that comes back keeps its password.
         steps.extend(delete_step(
             ChildKind::CacheDeployment,
@@ -249,14 +265,14 @@ fn api_deployment_steps(
                 spec.replicas = Some(change.to);
             }
             let name = wanted.metadata.name.clone().unwrap_or_default();
-            steps.push(Step::CreateDeployment { deployment: Box::new(with_replicas) });
             let hash = hash_of(&wanted);
+            steps.push(Step::CreateDeployment { deployment: Box::new(with_replicas), hash });
             steps.push(Step::ApplyDeployment {
                 kind: ChildKind::Deployment,
                 deployment: Box::new(wanted),
                 hash,
             });
-            steps.push(Step::Scale { name, uid: None, change });
+            steps.push(Step::Scale { name, uid: None, change, live: false, after_template: true });
         }
         Child::Owned(existing) => {
             steps.extend(deployment_step(memory, ChildKind::Deployment, observed, wanted));
@@ -304,16 +320,57 @@ fn service_step(
     Some(Step::ApplyService { kind, service: Box::new(wanted), hash })
 }
 
-/// Writes the replicas when they change, and once after a start, so that the field has its manager.
+/// Writes the replicas when they change, and once after a start, so that the field has its manager. What was read may be
+/// behind what the operator before this one wrote: the first write looks live, as one that removes replicas always does.
 fn scale_step(memory: &Memory, existing: &ObjectMeta, change: Change) -> Option<Step> {
-    let known = memory
-        .applied(ChildKind::Replicas)
-        .is_some_and(|applied| applied.uid == uid(existing) && applied.hash == replicas_hash(change.to));
+    let written = memory.applied(ChildKind::Replicas).filter(|applied| applied.uid == uid(existing));
+    let known = written.is_some_and(|applied| applied.hash == replicas_hash(change.to));
     (!known || change.from != change.to).then(|| Step::Scale {
         name: existing.name.clone().unwrap_or_default(),
         uid: existing.uid.clone(),
         change,
+        live: written.is_none() || change.to <= change.from,
+        after_template: !template_is_held(memory, existing),
     })
+}
+
+/// Whether the template has its own field manager, from this process' write or, after a restart, from an earlier one's.
+fn template_is_held(memory: &Memory, existing: &ObjectMeta) -> bool {
+    memory.applied(ChildKind::Deployment).is_some_and(|applied| applied.uid == uid(existing))
+        || existing.managed_fields.iter().flatten().any(applied_by_us)
+}
+
+/// Whether an entry of `metadata.managedFields` tells of our own server-side apply of an object. Of the API's Deployment
+/// that is its template, for the replicas have another manager.
+pub fn applied_by_us(entry: &ManagedFieldsEntry) -> bool {
+    entry.manager.as_deref() == Some(MANAGER)
+        && entry.operation.as_deref() == Some("Apply")
+        && entry.subresource.as_deref().unwrap_or_default().is_empty()
+}
+
+/// The steps that may be tried now, and the failures for which the others are not.
+fn without_paused(wanted: Vec<Step>, memory: &mut Memory, input: &Input) -> (Vec<Step>, Vec<Failure>) {
+    memory.failures.retain(|kind, _| {
+        // Between two scrapes nothing says whether the replicas would be written again.
+        wanted.iter().any(|step| step.kind() == *kind)
+            || (*kind == ChildKind::Replicas && input.scrape.is_none())
+    });
+    let (mut steps, mut left_out, mut failures) = (Vec::new(), BTreeSet::new(), Vec::new());
+    for step in wanted {
+        let kind = step.kind();
+        // Replicas have a pace of their own: each scrape decides on them afresh.
+        let paused = memory.paused(kind, step.hash(), input.now).filter(|_| kind != ChildKind::Replicas);
+        if paused.is_some() || step.needs().iter().any(|needed| left_out.contains(needed)) {
+            failures.extend(paused.filter(|_| !left_out.contains(&kind)).cloned());
+            left_out.insert(kind);
+        } else {
+            steps.push(step);
+        }
+    }
+    if !steps.iter().any(|step| step.kind() == ChildKind::Replicas) {
+        failures.extend(memory.failures.get(&ChildKind::Replicas).cloned());
+    }
+    (steps, failures)
 }
 
 fn delete_step(kind: ChildKind, existing: Option<&ObjectMeta>) -> Option<Step> {

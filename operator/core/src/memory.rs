@@ -3,6 +3,7 @@
 //! It is bounded, it is lost without harm when the operator restarts, and it never holds a secret.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -42,6 +43,8 @@ pub struct Memory {
     pub(crate) last_verdict: Option<(Reason, String)>,
     /// Own writes, by child.
     pub(crate) applied: BTreeMap<ChildKind, Applied>,
+    /// Own writes that failed and are not tried again at every decision, by child.
+    pub(crate) failures: BTreeMap<ChildKind, Failure>,
 }
 
 /// A reading and its time.
@@ -109,10 +112,62 @@ pub struct Applied {
     pub version: String,
 }
 
+/// An own write that failed. It waits to be tried again while everything else goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// [`Step::hash`](crate::plan::Step::hash) of the write.
+    pub hash: u64,
+    /// What was tried and what came back.
+    pub message: String,
+    /// Whether somebody has to change something before it can succeed.
+    pub permanent: bool,
+    /// How many times in a row this write has failed.
+    pub in_a_row: u32,
+    /// When it failed.
+    pub at: Timestamp,
+    /// For how long it is not tried again.
+    pub pause: Duration,
+}
+
+impl Failure {
+    /// A read that failed: it is tried again at the next look, so nothing is kept of it but what to tell.
+    pub fn of_read(message: String, permanent: bool) -> Self {
+        Self { hash: 0, message, permanent, in_a_row: 1, at: Timestamp::UNIX_EPOCH, pause: Duration::ZERO }
+    }
+
+    /// Whether it is too early to try again. A clock that was set back ends the pause.
+    fn pauses(&self, now: Timestamp) -> bool {
+        (0.0..self.pause.as_secs_f64()).contains(&seconds_between(self.at, now))
+    }
+}
+
 impl Memory {
-    /// Keeps a write of a child that the API server has confirmed.
+    /// Keeps a write that has failed.
+    pub fn record_failed(&mut self, kind: ChildKind, failure: Failure) {
+        self.failures.insert(kind, failure);
+    }
+
+    /// How many times in a row this write has failed.
+    pub fn failed_in_a_row(&self, kind: ChildKind, hash: u64) -> u32 {
+        self.failures.get(&kind).filter(|failure| failure.hash == hash).map_or(0, |failure| failure.in_a_row)
+    }
+
+    /// The failure for which this write is not to be tried now.
+    pub(crate) fn paused(&self, kind: ChildKind, hash: u64, now: Timestamp) -> Option<&Failure> {
+        self.failures.get(&kind).filter(|failure| failure.hash == hash && failure.pauses(now))
+    }
+
+    /// Keeps a write of a child that the API server has confirmed. It ends a row of failures.
     pub fn record_applied(&mut self, kind: ChildKind, applied: Applied) {
+        self.failures.remove(&kind);
         self.applied.insert(kind, applied);
+    }
+
+    /// Notes that a confirmed write of our own to the same object gave it a new version: that is no foreign write.
+    pub fn record_version(&mut self, kind: ChildKind, version: String) {
+        if let Some(applied) = self.applied.get_mut(&kind) {
+            applied.version = version;
+        }
     }
 
     /// The last confirmed write of a child.

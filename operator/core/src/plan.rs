@@ -9,12 +9,12 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use serde::{Serialize, Serializer};
 
-use crate::memory::{Change, Memory};
+use crate::memory::{Change, Failure, Memory};
 
 /// The outcome of one decision.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What to write, in this order; a step that fails ends the plan.
+    /// What to write, in this order. A step that fails takes with it those that need it, and no others.
     pub steps: Vec<Step>,
     /// How many replicas, and why.
     pub decision: Decision,
@@ -42,6 +42,8 @@ pub enum Step {
     CreateDeployment {
         /// As it should be, with `spec.replicas`.
         deployment: Box<Deployment>,
+        /// Hash of it without them.
+        hash: u64,
     },
     /// Applies a Deployment; that of the API goes without `spec.replicas`.
     ApplyDeployment {
@@ -60,6 +62,11 @@ pub enum Step {
         uid: Option<String>,
         /// The change.
         change: Change,
+        /// Whether it must be looked at live, and refused if it has changed since it was decided.
+        live: bool,
+        /// Whether the template has to be applied first: until it has its own field manager, the replicas' manager owns
+        /// it, and a write of the replicas alone would take it away.
+        after_template: bool,
     },
     /// Deletes a child that is no longer wanted, if it still is the one that was seen.
     Delete {
@@ -70,6 +77,55 @@ pub enum Step {
         /// Its UID.
         uid: String,
     },
+}
+
+impl Step {
+    /// What it writes.
+    pub const fn kind(&self) -> ChildKind {
+        match self {
+            Self::CreateSecret(_) => ChildKind::CacheSecret,
+            Self::CreateDeployment { .. } => ChildKind::Deployment,
+            Self::Scale { .. } => ChildKind::Replicas,
+            Self::ApplyService { kind, .. }
+            | Self::ApplyDeployment { kind, .. }
+            | Self::Delete { kind, .. } => *kind,
+        }
+    }
+
+    /// What tells this write from another one of the same child: a write that failed is tried again at once when it has
+    /// become another one.
+    pub const fn hash(&self) -> u64 {
+        match self {
+            Self::ApplyService { hash, .. }
+            | Self::CreateDeployment { hash, .. }
+            | Self::ApplyDeployment { hash, .. } => *hash,
+            Self::CreateSecret(_) | Self::Scale { .. } | Self::Delete { .. } => 0,
+        }
+    }
+
+    /// The children without which it must not be carried out: if an earlier step for one of them was not, neither is
+    /// this one. A refused Service keeps no template back, and no refused template keeps the replicas back.
+    pub const fn needs(&self) -> &'static [ChildKind] {
+        match self {
+            Self::CreateSecret(_) | Self::ApplyService { .. } | Self::Scale { after_template: false, .. } => {
+                &[]
+            }
+            // Credentials that were not stored must not be rolled out: the next ones would be others.
+            Self::CreateDeployment { .. }
+            | Self::ApplyDeployment { kind: ChildKind::CacheDeployment, .. } => &[ChildKind::CacheSecret],
+            Self::ApplyDeployment { .. } => &[ChildKind::CacheSecret, ChildKind::Deployment],
+            // What the running template uses is not deleted.
+            Self::Scale { after_template: true, .. } | Self::Delete { .. } => &[ChildKind::Deployment],
+        }
+    }
+}
+
+impl Plan {
+    /// Takes the change of replicas back, because it was not carried out: it must not be told as if it had been.
+    pub fn take_back_scale(&mut self) {
+        self.decision.to = self.decision.from;
+        self.findings.wanted = self.decision.from;
+    }
 }
 
 /// The children, in the order in which they are made.
@@ -266,6 +322,9 @@ pub struct Findings {
     pub name_conflicts: Vec<String>,
     /// `(Secret, key)` pairs that are not there.
     pub missing_secret_keys: Vec<(String, String)>,
+    /// Writes that failed and wait to be tried again, and Secrets that could not be read. Writes of this plan are added by
+    /// whoever carries it out.
+    pub failures: Vec<Failure>,
     /// How the wanted number was cut.
     pub limit: Option<Limit>,
     /// Whether latency could be read; absent when it was not tried.

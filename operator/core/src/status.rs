@@ -19,17 +19,17 @@ use crate::scale::EMBEDDED_DATABASE;
 /// Changes of latency, load and holding reasons are written at most this often.
 const QUIET_SECONDS: f64 = 15.0;
 
-/// What came of a plan.
+/// What came of a reconcile.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome<'a> {
-    /// All steps were carried out.
-    Converged {
+    /// A plan was carried out, but for the failures that the findings name.
+    Planned {
         /// What was found.
         findings: &'a Findings,
         /// What was decided.
         decision: &'a Decision,
     },
-    /// Reading or writing failed.
+    /// There was no plan, because reading failed, or none that could be carried out.
     Failed {
         /// What was tried and what came back.
         message: &'a str,
@@ -42,10 +42,12 @@ pub fn next(app: &ApiDeployment, outcome: Outcome<'_>, now: Timestamp) -> ApiDep
     let generation = app.metadata.generation;
     let mut conditions = Conditions { before: &before.conditions, generation, now, next: Vec::new() };
     match outcome {
-        Outcome::Converged { findings, decision } => {
+        Outcome::Planned { findings, decision } => {
             conditions.of_findings(findings, decision);
+            // Not observed: the spec of this generation is still to be carried out, and may be by trying again.
+            let trying = findings.failures.iter().any(|failure| !failure.permanent);
             let mut status = ApiDeploymentStatus {
-                observed_generation: generation,
+                observed_generation: if trying { before.observed_generation } else { generation },
                 replicas: Some(findings.wanted),
                 ready_replicas: Some(findings.ready),
                 selector: Some(build::selector_text(app)),
@@ -212,8 +214,13 @@ impl Conditions<'_> {
     fn summary(&mut self, findings: &Findings, stalled: Option<&(&'static str, String)>) {
         let Findings { wanted, ready, rollout, .. } = findings;
         let counts = format!("{ready} of {wanted} replicas are ready");
+        let failed = failures(findings);
         let (serving, why) = match stalled {
             Some((reason, message)) => ("False", (*reason, message.clone())),
+            None if !failed.is_empty() => {
+                let serving = if *ready > 0 && ready >= wanted { "True" } else { "False" };
+                (serving, (reason::APPLY_FAILED, format!("{failed}; it is tried again")))
+            }
             // Our own change of the replicas is unseen for a moment too; it takes nothing away from those that serve.
             None if *rollout == Rollout::Unseen && ready < wanted => {
                 ("False", (reason::ROLLOUT_IN_PROGRESS, counts.clone()))
@@ -231,6 +238,9 @@ impl Conditions<'_> {
             Rollout::Stuck | Rollout::Done => None,
         };
         match unfinished {
+            _ if stalled.is_none() && !failed.is_empty() => {
+                self.set(ConditionType::Reconciling, "True", reason::APPLY_FAILED, failed);
+            }
             Some(reason) if stalled.is_none() => self.set(ConditionType::Reconciling, "True", reason, counts),
             _ => self.set(ConditionType::Reconciling, "False", reason::RECONCILED, "nothing is left to do"),
         }
@@ -289,11 +299,23 @@ fn stalled(findings: &Findings) -> Option<(&'static str, String)> {
         }
         return Some((reason::SECRET_NOT_FOUND, message + "create it in the namespace of the resource"));
     }
+    if !findings.failures.is_empty() && findings.failures.iter().all(|failure| failure.permanent) {
+        let message = format!(
+            "{}; correct the spec, or what refuses it: what was there before keeps serving",
+            failures(findings)
+        );
+        return Some((reason::APPLY_FAILED, message));
+    }
     (findings.rollout == Rollout::Stuck).then(|| {
         let message = "new replicas do not become ready; look at their events with kubectl describe, and correct the \
                        spec: the old ones keep serving";
         (reason::ROLLOUT_STUCK, message.to_owned())
     })
+}
+
+fn failures(findings: &Findings) -> String {
+    let messages = findings.failures.iter().map(|failure| failure.message.as_str());
+    messages.collect::<Vec<_>>().join("; ")
 }
 
 fn latency(app: &ApiDeployment, findings: &Findings) -> LatencyStatus {

@@ -3,13 +3,17 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{World, app, carry_out, input, live, start};
-use jiff::SignedDuration;
-use plimsoll_core::decide;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use plimsoll_core::histogram::{Rejection, Snapshot};
 use plimsoll_core::input::{Child, Observed, PodSample, Scrape};
-use plimsoll_core::memory::Memory;
-use plimsoll_core::plan::{ChildKind, Limit, Reason, Step};
+use plimsoll_core::memory::{Failure, Memory};
+use plimsoll_core::plan::{ChildKind, Limit, Plan, Reason, Step};
+use plimsoll_core::{MANAGER, decide};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -35,7 +39,7 @@ fn a_new_deployment_starts_at_the_minimum_and_never_at_kubernetes_default() {
     assert_eq!((plan.decision.to, plan.decision.reason), (3, Reason::Initial));
     let steps = plan.steps.iter().map(|step| match step {
         Step::ApplyService { .. } => "service",
-        Step::CreateDeployment { deployment } => {
+        Step::CreateDeployment { deployment, .. } => {
             assert_eq!(deployment.spec.as_ref().unwrap().replicas, Some(3));
             "create"
         }
@@ -313,4 +317,203 @@ fn the_first_reading_is_a_baseline_and_no_load() {
     input.scrape = Some(Scrape { pods: pods.collect() });
     let decision = decide(&input).decision;
     assert_eq!((decision.to, decision.evidence.requests_per_second), (2, None));
+}
+
+fn failed(step: &Step, at: Timestamp, permanent: bool) -> Failure {
+    let message = format!("write {}", step.kind());
+    Failure { hash: step.hash(), message, permanent, in_a_row: 1, at, pause: Duration::from_mins(1) }
+}
+
+fn kinds(steps: &[Step]) -> Vec<ChildKind> {
+    steps.iter().map(Step::kind).collect()
+}
+
+#[test]
+fn a_refused_template_waits_and_the_replicas_go_on() {
+    let mut world = World::new(app(&json!({})), 1);
+    world.decide(None);
+    world.app.spec.image = Some("refused".into());
+    let now = world.timestamp();
+    let tried = decide(&input(world.app.clone(), world.observed.clone(), world.memory.clone(), now));
+    assert_eq!(kinds(&tried.steps), [ChildKind::Deployment]);
+    world.memory.record_failed(ChildKind::Deployment, failed(&tried.steps[0], now, true));
+    for _ in 0..11 {
+        let plan = world.round(100.0);
+        assert!(!kinds(&plan.steps).contains(&ChildKind::Deployment), "{:?}", plan.steps);
+        assert_eq!(plan.findings.failures.len(), 1);
+    }
+    assert!(world.replicas() > 1, "{:?}", world.history.last().unwrap().decision);
+    world.round(100.0);
+    let plan = world.round(100.0);
+    assert!(plan.findings.failures.is_empty(), "tried again after its pause");
+}
+
+#[test]
+fn another_write_of_a_child_does_not_wait_for_the_refused_one() {
+    let mut world = World::new(app(&json!({})), 1);
+    world.decide(None);
+    world.app.spec.image = Some("refused".into());
+    let now = world.timestamp();
+    let tried = decide(&input(world.app.clone(), world.observed.clone(), world.memory.clone(), now));
+    world.memory.record_failed(ChildKind::Deployment, failed(&tried.steps[0], now, true));
+    world.app.spec.image = Some("corrected".into());
+    let plan = world.decide(None).clone();
+    assert_eq!(kinds(&plan.steps), [ChildKind::Deployment]);
+    assert!(world.decide(None).findings.failures.is_empty());
+}
+
+#[test]
+fn a_failure_is_forgotten_with_the_wish_for_the_write() {
+    let mut world = World::new(app(&json!({})), 1);
+    world.decide(None);
+    let good = world.app.clone();
+    world.app.spec.image = Some("refused".into());
+    let now = world.timestamp();
+    let tried = decide(&input(world.app.clone(), world.observed.clone(), world.memory.clone(), now));
+    world.memory.record_failed(ChildKind::Deployment, failed(&tried.steps[0], now, true));
+    world.app = good;
+    let plan = world.decide(None);
+    assert!(plan.steps.is_empty() && plan.findings.failures.is_empty(), "{plan:?}");
+    assert_eq!(world.memory.failed_in_a_row(ChildKind::Deployment, tried.steps[0].hash()), 0);
+}
+
+#[test]
+fn credentials_that_could_not_be_stored_are_not_rolled_out() {
+    let managed = app(&json!({ "cache": {"managed": {"memory": "64Mi"}} }));
+    let observed = Observed {
+        deployment: Child::Owned(Box::new(live(&managed, 3, 3))),
+        cache_secret: Child::Absent,
+        ..Observed::default()
+    };
+    let tried = decide(&input(managed.clone(), observed.clone(), Memory::default(), start()));
+    assert_eq!(tried.steps[0].kind(), ChildKind::CacheSecret);
+    let mut memory = tried.memory.clone();
+    memory.record_failed(ChildKind::CacheSecret, failed(&tried.steps[0], start(), false));
+    let plan = decide(&input(managed, observed, memory, start()));
+    assert_eq!(kinds(&plan.steps), [ChildKind::CacheService, ChildKind::Service]);
+}
+
+#[test]
+fn a_deployment_that_is_refused_is_not_announced() {
+    let tried = decide(&input(app(&json!({})), Observed::default(), Memory::default(), start()));
+    let create = tried.steps.iter().find(|step| step.kind() == ChildKind::Deployment).unwrap();
+    let mut memory = tried.memory.clone();
+    memory.record_failed(ChildKind::Deployment, failed(create, start(), true));
+    let plan = decide(&input(app(&json!({})), Observed::default(), memory, start()));
+    assert_eq!((plan.decision.from, plan.decision.to), (0, 0));
+    assert_eq!(plan.decision.reason, Reason::PodsStarting, "{}", plan.decision.message);
+}
+
+#[test]
+fn a_refused_number_of_replicas_is_told_until_the_next_scrape_and_tried_then() {
+    let mut world = World::new(app(&json!({})), 1);
+    world.decide(None);
+    let mut refused = None;
+    for _ in 0..20 {
+        let plan = world.round(100.0).clone();
+        refused = plan.steps.into_iter().find(|step| step.kind() == ChildKind::Replicas);
+        if refused.is_some() {
+            break;
+        }
+    }
+    let now = world.timestamp();
+    let failure = failed(&refused.unwrap(), now, true);
+    world.memory.record_failed(ChildKind::Replicas, failure.clone());
+    assert_eq!(world.decide(None).findings.failures, [failure]);
+    world.app.spec.replicas.pinned = Some(9);
+    let plan = world.decide(None).clone();
+    assert_eq!(kinds(&plan.steps), [ChildKind::Replicas]);
+    assert!(world.decide(None).findings.failures.is_empty(), "a write that passed ends it");
+}
+
+#[test]
+fn the_first_write_of_replicas_looks_live_and_so_does_each_that_removes_some() {
+    let looks = |plan: &Plan| {
+        plan.steps.iter().find_map(|step| match step {
+            Step::Scale { live, .. } => Some(*live),
+            _ => None,
+        })
+    };
+    let spec = |min: i32, max: i32| app(&json!({"replicas": {"min": min, "max": max}}));
+    let mut observed =
+        Observed { deployment: Child::Owned(Box::new(live(&spec(1, 9), 3, 3))), ..Observed::default() };
+    let first = decide(&input(spec(5, 9), observed.clone(), Memory::default(), start()));
+    assert_eq!((looks(&first), first.decision.to), (Some(true), 5));
+    let memory = carry_out(&first, &mut observed);
+    let up = decide(&input(spec(6, 9), observed.clone(), memory, start()));
+    assert_eq!((looks(&up), up.decision.to), (Some(false), 6));
+    let memory = carry_out(&up, &mut observed);
+    let down = decide(&input(spec(1, 2), observed, memory, start()));
+    assert_eq!((looks(&down), down.decision.to), (Some(true), 2));
+}
+
+#[test]
+fn a_missing_secret_after_a_restart_keeps_the_template_and_still_scales() {
+    let app = app(&json!({"replicas": {"min": 5, "max": 9}}));
+    let mut deployment = live(&app, 3, 3);
+    let missing_secret_keys = vec![("db".into(), "url".into())];
+    let plan_for = |deployment: &Deployment| {
+        let observed = Observed {
+            deployment: Child::Owned(Box::new(deployment.clone())),
+            missing_secret_keys: missing_secret_keys.clone(),
+            ..Observed::default()
+        };
+        decide(&input(app.clone(), observed, Memory::default(), start()))
+    };
+    // Half made: a write of the replicas alone would take the template away.
+    assert_eq!(kinds(&plan_for(&deployment).steps), [ChildKind::Service]);
+    deployment.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
+        manager: Some(MANAGER.into()),
+        operation: Some("Apply".into()),
+        ..ManagedFieldsEntry::default()
+    }]);
+    let plan = plan_for(&deployment);
+    assert_eq!(kinds(&plan.steps), [ChildKind::Service, ChildKind::Replicas]);
+    assert_eq!(plan.decision.to, 5);
+    assert!(matches!(&plan.steps[1], Step::Scale { after_template: false, live: true, .. }));
+}
+
+#[test]
+fn a_cache_that_the_running_template_uses_is_kept_while_the_new_template_waits() {
+    let mut observed = Observed::default();
+    let managed = app(&json!({ "cache": {"managed": {"memory": "64Mi"}} }));
+    let first = decide(&input(managed, observed.clone(), Memory::default(), start()));
+    let memory = carry_out(&first, &mut observed);
+    observed.missing_secret_keys = vec![("cache".into(), "url".into())];
+    let external = json!({ "urlFrom": { "secretKeyRef": { "name": "cache", "key": "url" } } });
+    let plan = decide(&input(app(&json!({ "cache": { "external": external } })), observed, memory, start()));
+    assert!(plan.steps.is_empty(), "{:?}", plan.steps);
+}
+
+#[test]
+fn a_template_that_waits_does_not_forget_what_was_learned_of_the_one_that_runs() {
+    let mut world = World::new(app(&json!({})), 1);
+    world.decide(None);
+    for _ in 0..20 {
+        world.round(100.0);
+    }
+    let learned = world.history.last().unwrap().decision.evidence.capacity_per_replica;
+    assert!(learned.is_some());
+    world.observed.missing_secret_keys = vec![("db".into(), "url".into())];
+    world.app.spec.image = Some("new".into());
+    assert_eq!(world.decide(None).decision.evidence.capacity_per_replica, learned);
+}
+
+#[test]
+fn secrets_that_cannot_be_read_hold_the_templates_and_not_the_replicas() {
+    let managed = json!({ "cache": {"managed": {"memory": "64Mi"}}, "replicas": {"min": 5, "max": 9} });
+    let mut deployment = live(&app(&managed), 3, 3);
+    deployment.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
+        manager: Some(MANAGER.into()),
+        operation: Some("Apply".into()),
+        ..ManagedFieldsEntry::default()
+    }]);
+    let observed = Observed {
+        deployment: Child::Owned(Box::new(deployment)),
+        secrets_unread: Some(Failure::of_read("read Secret posts-cache: forbidden".into(), true)),
+        ..Observed::default()
+    };
+    let plan = decide(&input(app(&managed), observed, Memory::default(), start()));
+    assert_eq!(kinds(&plan.steps), [ChildKind::CacheService, ChildKind::Service, ChildKind::Replicas]);
+    assert_eq!(plan.findings.failures.len(), 1);
 }

@@ -3,19 +3,21 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{app, input, live, start};
 use expect_test::{Expect, expect};
 use jiff::SignedDuration;
 use plimsoll_core::decide;
 use plimsoll_core::input::{Child, Observed};
-use plimsoll_core::memory::Memory;
+use plimsoll_core::memory::{Failure, Memory};
 use plimsoll_core::status::{Outcome, next, two_digits, worth_writing};
 use plimsoll_crds::{ApiDeployment, ApiDeploymentStatus};
 use serde_json::json;
 
 fn status_of(app: &ApiDeployment, observed: Observed) -> ApiDeploymentStatus {
     let plan = decide(&input(app.clone(), observed, Memory::default(), start()));
-    next(app, Outcome::Converged { findings: &plan.findings, decision: &plan.decision }, start())
+    next(app, Outcome::Planned { findings: &plan.findings, decision: &plan.decision }, start())
 }
 
 fn check(status: &ApiDeploymentStatus, expected: &Expect) {
@@ -97,13 +99,64 @@ fn a_failure_keeps_what_was_known() {
     );
 }
 
+fn failing(app: &ApiDeployment, permanent: bool) -> ApiDeploymentStatus {
+    let mut plan = decide(&input(app.clone(), running(app, 3, 3), Memory::default(), start()));
+    plan.findings.failures.push(Failure {
+        hash: 1,
+        message: "write Deployment posts: no".into(),
+        permanent,
+        in_a_row: 1,
+        at: start(),
+        pause: Duration::from_mins(1),
+    });
+    next(app, Outcome::Planned { findings: &plan.findings, decision: &plan.decision }, start())
+}
+
+#[test]
+fn a_write_that_is_tried_again_is_told_and_what_serves_is_still_ready() {
+    let mut app = app(&json!({}));
+    app.status = Some(status_of(&app, running(&app, 3, 3)));
+    app.metadata.generation = Some(2);
+    let status = failing(&app, false);
+    assert_eq!((status.observed_generation, status.ready_replicas), (Some(1), Some(3)));
+    check(
+        &status,
+        &expect![[r"
+        Ready=True ApplyFailed: write Deployment posts: no; it is tried again
+        Reconciling=True ApplyFailed: write Deployment posts: no
+        Stalled=False Reconciled: nothing stands in the way
+        ScalingActive=True Enabled: replicas follow the latency targets
+        ScalingLimited=False WithinBounds: the wanted number is within the bounds
+    "]],
+    );
+}
+
+#[test]
+fn a_write_that_is_refused_for_good_stalls_and_scaling_goes_on() {
+    let mut app = app(&json!({}));
+    app.status = Some(status_of(&app, running(&app, 3, 3)));
+    app.metadata.generation = Some(2);
+    let status = failing(&app, true);
+    assert_eq!(status.observed_generation, Some(2));
+    check(
+        &status,
+        &expect![[r"
+        Ready=False ApplyFailed: write Deployment posts: no; correct the spec, or what refuses it: what was there before keeps serving
+        Reconciling=False Reconciled: nothing is left to do
+        Stalled=True ApplyFailed: write Deployment posts: no; correct the spec, or what refuses it: what was there before keeps serving
+        ScalingActive=True Enabled: replicas follow the latency targets
+        ScalingLimited=False WithinBounds: the wanted number is within the bounds
+    "]],
+    );
+}
+
 #[test]
 fn the_transition_time_moves_only_with_the_status() {
     let mut app = app(&json!({}));
     app.status = Some(status_of(&app, running(&app, 3, 3)));
     let later = start() + SignedDuration::from_secs(60);
     let plan = decide(&input(app.clone(), running(&app, 3, 2), Memory::default(), later));
-    let status = next(&app, Outcome::Converged { findings: &plan.findings, decision: &plan.decision }, later);
+    let status = next(&app, Outcome::Planned { findings: &plan.findings, decision: &plan.decision }, later);
     for condition in &status.conditions {
         let moved = ["Ready", "Reconciling"].contains(&condition.type_.as_str());
         assert_eq!(condition.last_transition_time.0 == later, moved, "{}", condition.type_);

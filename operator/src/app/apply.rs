@@ -1,7 +1,9 @@
-//! Writes only: carries out a plan in its order, and writes the status. It chooses nothing.
+//! Writes only: carries out a plan in its order, and writes the status. It chooses nothing. What it reads live before a
+//! write of replicas can only make it refuse the write.
 //!
 //! Every write passes the fence, is bounded in time, and is confirmed in the memory by what the API server answered.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::time::Instant;
 
@@ -17,9 +19,9 @@ use kube::core::NamespaceResourceScope;
 use kube::core::error_boundary::InvalidObject;
 use plimsoll_core::build::name_of;
 use plimsoll_core::input::Input;
-use plimsoll_core::memory::{Applied, Change, Memory};
+use plimsoll_core::memory::{Applied, Change, Failure, Memory};
 use plimsoll_core::plan::{ChildKind, Plan, Step};
-use plimsoll_core::{replicas_hash, status, version_of, wanted_replicas};
+use plimsoll_core::{MANAGER, REPLICAS_MANAGER, replicas_hash, status, version_of, wanted_replicas};
 use plimsoll_crds::{ApiDeployment, ApiDeploymentStatus};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,30 +29,60 @@ use serde_json::json;
 use tracing::{debug, info};
 
 use super::{Context, events};
-use crate::error::Error;
+use crate::error::{Error, Retry};
 use crate::leader::WRITE_TIMEOUT;
+use crate::retry;
 use crate::state::Working;
 
-/// Field manager of everything but the replicas.
-const MANAGER: &str = "plimsoll-operator";
-/// Field manager of `spec.replicas` of the API's Deployment, and of nothing else once the Deployment is made.
-const REPLICAS_MANAGER: &str = "plimsoll-autoscaler";
+/// What became of a plan.
+#[derive(Debug, Default)]
+pub struct CarriedOut {
+    /// The first failure, if there was one.
+    pub failure: Option<Error>,
+    /// Children of which a step failed, or was left out because of one that had.
+    pub left_out: BTreeSet<ChildKind>,
+}
 
-/// Carries out `plan` in order and stops at the first failure; running it again continues.
+/// Carries out `plan` in order. A step that fails takes with it those that need it; the others go on, so that a child
+/// that is refused stops neither the other children nor the replicas. The memory and the findings of the plan learn what
+/// came of each step. Only the loss of leadership stops it at once.
 ///
-/// # Errors
-/// [`Error::Fenced`], [`Error::Write`], [`Error::WriteTimeout`], and [`Error::Stale`] when a scale-down was decided
-/// from something that has changed since.
-pub async fn carry_out(
-    ctx: &Context,
-    app: &ApiDeployment,
-    input: &Input,
-    plan: &mut Plan,
-) -> Result<(), Error> {
+/// The failure may be [`Error::Fenced`], [`Error::Write`], [`Error::WriteTimeout`], [`Error::Read`], or [`Error::Stale`]
+/// when a change of replicas was decided from something that has changed since.
+pub async fn carry_out(ctx: &Context, app: &ApiDeployment, input: &Input, plan: &mut Plan) -> CarriedOut {
+    let mut carried = CarriedOut::default();
     for step in &plan.steps {
-        carry_out_step(ctx, app, input, step, &mut plan.memory).await?;
+        let kind = step.kind();
+        let fenced = matches!(carried.failure, Some(Error::Fenced));
+        if fenced || step.needs().iter().any(|needed| carried.left_out.contains(needed)) {
+            carried.left_out.insert(kind);
+            continue;
+        }
+        let Err(error) = carry_out_step(ctx, app, input, step, &mut plan.memory).await else { continue };
+        carried.left_out.insert(kind);
+        if matches!(error, Error::Fenced) {
+            // Whatever failed before, this process may no longer tell of it.
+            carried.failure = Some(error);
+            continue;
+        }
+        let failure = failure_of(&error, step, &plan.memory);
+        plan.findings.failures.push(failure.clone());
+        plan.memory.record_failed(kind, failure);
+        carried.failure.get_or_insert(error);
     }
-    Ok(())
+    carried
+}
+
+fn failure_of(error: &Error, step: &Step, memory: &Memory) -> Failure {
+    let in_a_row = memory.failed_in_a_row(step.kind(), step.hash()).saturating_add(1);
+    Failure {
+        hash: step.hash(),
+        message: error.chain(),
+        permanent: error.retry() == Retry::Permanent,
+        in_a_row,
+        at: Timestamp::now(),
+        pause: retry::pause(error.retry(), in_a_row, rand::random()),
+    }
 }
 
 async fn carry_out_step(
@@ -67,7 +99,7 @@ async fn carry_out_step(
             memory.record_applied(*kind, confirmed(*hash, &written.metadata));
             Ok(())
         }
-        Step::CreateDeployment { deployment } => {
+        Step::CreateDeployment { deployment, .. } => {
             // Not forced: a foreign Deployment of this name has fields of its own, which makes this a conflict.
             let written =
                 apply(ctx, app, ChildKind::Deployment, deployment.as_ref(), REPLICAS_MANAGER, false).await?;
@@ -79,15 +111,11 @@ async fn carry_out_step(
             memory.record_applied(*kind, confirmed(*hash, &written.metadata));
             Ok(())
         }
-        Step::Scale { name, uid, change } => {
-            let written = scale(ctx, app, input, name, uid.as_deref(), *change).await?;
+        Step::Scale { name, uid, change, live, .. } => {
+            let written = scale(ctx, app, input, name, uid.as_deref(), *change, *live).await?;
             memory
                 .record_applied(ChildKind::Replicas, confirmed(replicas_hash(change.to), &written.metadata));
-            // The same object under another manager: its new generation is not a foreign write.
-            if let Some(template) = memory.applied(ChildKind::Deployment).cloned() {
-                let version = version_of(&written.metadata);
-                memory.record_applied(ChildKind::Deployment, Applied { version, ..template });
-            }
+            memory.record_version(ChildKind::Deployment, version_of(&written.metadata));
             if change.from != change.to {
                 memory.record_change(*change);
             }
@@ -159,8 +187,8 @@ async fn create_secret(ctx: &Context, app: &ApiDeployment, secret: &Secret) -> R
     Ok(())
 }
 
-/// Applies `spec.replicas` and nothing else. Before it removes a replica it looks live whether the decision still
-/// stands, and the API server refuses if anything changes in between.
+/// Applies `spec.replicas` and nothing else. If the step says so, it looks live first whether the decision still stands,
+/// and the API server refuses if anything changes in between.
 async fn scale(
     ctx: &Context,
     app: &ApiDeployment,
@@ -168,9 +196,10 @@ async fn scale(
     name: &str,
     uid: Option<&str>,
     change: Change,
+    live: bool,
 ) -> Result<Deployment, Error> {
     let mut resource_version = None;
-    if change.to < change.from {
+    if live {
         let live = api::<ApiDeployment>(ctx, app)
             .get_opt(name_of(app))
             .await

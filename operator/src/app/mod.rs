@@ -19,18 +19,21 @@ use kube_runtime::controller::Action;
 use kube_runtime::events::{Recorder, Reporter};
 use kube_runtime::reflector::Store;
 use plimsoll_core::input::Settings;
+use plimsoll_core::plan::ChildKind;
 use plimsoll_core::{Plan, decide, status};
 use plimsoll_crds::ApiDeployment;
 use tokio::sync::Semaphore;
 
+use self::apply::CarriedOut;
 use crate::controller::Guarded;
 use crate::error::Error;
 use crate::leader::Fence;
 use crate::metrics::Metrics;
 use crate::state::{Object, Registry, Working};
 
-/// Longest time for a reconcile, scrape included.
-const RECONCILE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time for a reconcile: seven children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
+/// behind an admission webhook that hangs, and the scrape and the status come on top.
+const RECONCILE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Pods that are asked at the same time, over all resources.
 const SCRAPES_MAX: usize = 64;
 /// Pause while a leader's Lease is late: it is renewed in seconds, or the process ends.
@@ -80,6 +83,16 @@ impl Context {
     }
 }
 
+/// How long after a failure the object's pods are due to be asked. None when that is not known, or is due already: then
+/// the failure lies in reading, and only its own pause bounds how often it is tried.
+pub fn next_scrape(app: &Guarded, ctx: &Context) -> Option<Duration> {
+    let app = app.0.as_ref().ok()?;
+    let (namespace, name) = (app.metadata.namespace.as_deref(), app.metadata.name.as_deref());
+    let object = ctx.registry.object(namespace.unwrap_or_default(), name.unwrap_or_default());
+    let working = object.working.try_lock().ok()?;
+    Some(observe::until_next_scrape(app, &working)).filter(|pause| !pause.is_zero())
+}
+
 /// Reconciles one object and says when to look again: at the next scrape.
 ///
 /// # Errors
@@ -116,31 +129,40 @@ async fn converge_and_report(app: &Guarded, ctx: &Context) -> Result<Action, Err
     let app = observe::with_last_status(app, &working);
 
     let converged = converge(&app, ctx, &object, &mut working).await;
-    let message = converged.as_ref().err().map(Error::chain);
-    let outcome = match (&converged, &message) {
-        (Ok(plan), _) => status::Outcome::Converged { findings: &plan.findings, decision: &plan.decision },
-        (Err(_), message) => status::Outcome::Failed { message: message.as_deref().unwrap_or_default() },
+    let message = converged.as_ref().err().map(Error::chain).unwrap_or_default();
+    let outcome = match &converged {
+        Ok((plan, _)) => status::Outcome::Planned { findings: &plan.findings, decision: &plan.decision },
+        Err(_) => status::Outcome::Failed { message: &message },
     };
     let next = status::next(&app, outcome, Timestamp::now());
     let reported = apply::status(ctx, &app, &mut working, next).await;
     // The first failure is the one to return.
-    converged?;
+    if let (_, Some(failure)) = converged? {
+        return Err(failure);
+    }
     reported?;
     object.succeeded();
     Ok(Action::requeue(observe::until_next_scrape(&app, &working)))
 }
 
+/// The plan as it was carried out, with the first write that failed.
+///
+/// # Errors
+/// When there is no plan, because reading failed, or none of which anything may be told, because leadership is lost.
 async fn converge(
     app: &ApiDeployment,
     ctx: &Context,
     object: &Object,
     working: &mut Working,
-) -> Result<Plan, Error> {
+) -> Result<(Plan, Option<Error>), Error> {
     let input = observe::observe(ctx, app, working).await?;
     let mut plan = decide(&input);
     let scraped = input.scrape.is_some();
-    let applied = apply::carry_out(ctx, app, &input, &mut plan).await;
-    // Readings and confirmed writes are kept even when a later write failed.
+    let CarriedOut { failure, left_out } = apply::carry_out(ctx, app, &input, &mut plan).await;
+    if left_out.contains(&ChildKind::Replicas) {
+        plan.take_back_scale();
+    }
+    // Readings and confirmed writes are kept even when another write failed.
     working.memory = plan.memory.clone();
     if scraped {
         ctx.metrics.decided(&plan.decision);
@@ -148,7 +170,9 @@ async fn converge(
     if scraped || plan.decision.from != plan.decision.to {
         object.record(plan.decision.clone());
     }
-    applied?;
+    if matches!(failure, Some(Error::Fenced)) {
+        return Err(Error::Fenced);
+    }
     events::of_decision(ctx, app, &plan).await;
-    Ok(plan)
+    Ok((plan, failure))
 }

@@ -11,7 +11,7 @@ use kube::{Api, Resource};
 use kube_runtime::reflector::{ObjectRef, Store};
 use plimsoll_core::build::{CACHE_SECRET_KEYS, REVISION_ANNOTATION, cache_name, name_of};
 use plimsoll_core::input::{CacheSecret, Child, Credentials, Input, Observed, child_of};
-use plimsoll_core::memory::Memory;
+use plimsoll_core::memory::{Failure, Memory};
 use plimsoll_core::plan::ChildKind;
 use plimsoll_core::version_of;
 use plimsoll_crds::{ApiDeployment, CacheKind, DatabaseKind, SecretKeySelector};
@@ -20,7 +20,7 @@ use rand::distr::Alphanumeric;
 use serde::de::DeserializeOwned;
 
 use super::{Context, scrape};
-use crate::error::Error;
+use crate::error::{Error, Retry};
 use crate::state::{Secrets, Working};
 
 /// Secrets that were there are looked at again after this long.
@@ -31,13 +31,23 @@ const EARLY: f64 = 0.9;
 /// Reads everything that a decision may look at.
 ///
 /// # Errors
-/// [`Error::Read`] if the API server fails. A pod that cannot be asked is no error.
+/// [`Error::Read`] if the API server fails. A pod that cannot be asked is no error, nor is a Secret that cannot be read:
+/// the replicas need none.
 pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) -> Result<Input, Error> {
     let (name, cache) = (name_of(app), cache_name(app));
     let cache_managed = matches!(app.spec.cache.kind(), CacheKind::Managed(_));
     let memory = &working.memory;
     let stores = &ctx.stores;
-    let secrets = secrets(ctx, app, working.secrets.as_ref()).await?;
+    let (secrets, secrets_unread) = match secrets(ctx, app, working.secrets.as_ref()).await {
+        Ok(secrets) => (Some(secrets), None),
+        Err(error) => {
+            // What was there a while ago is believed for longer, but not of another spec.
+            let last = working.secrets.clone().filter(|last| last.generation == app.metadata.generation);
+            let unread =
+                last.is_none().then(|| Failure::of_read(error.chain(), error.retry() == Retry::Permanent));
+            (last, unread)
+        }
+    };
     let observed = Observed {
         deployment: child(ctx, app, &stores.deployments, memory, ChildKind::Deployment, name, true).await?,
         service: child(ctx, app, &stores.services, memory, ChildKind::Service, name, true).await?,
@@ -61,10 +71,11 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
             cache_managed,
         )
         .await?,
-        cache_secret: secrets.cache.clone(),
-        missing_secret_keys: secrets.missing.clone(),
+        cache_secret: secrets.as_ref().map_or(Child::Absent, |secrets| secrets.cache.clone()),
+        missing_secret_keys: secrets.as_ref().map_or_else(Vec::new, |secrets| secrets.missing.clone()),
+        secrets_unread,
     };
-    working.secrets = Some(secrets);
+    working.secrets = secrets;
 
     let due = until_next_scrape(app, working) <= period(app).mul_f64(1.0 - EARLY);
     let mut scrape = None;
@@ -124,10 +135,15 @@ where
     let namespace = app.metadata.namespace.as_deref().unwrap_or_default();
     let owner_uid = app.metadata.uid.as_deref().unwrap_or_default();
     let stored = store.get(&ObjectRef::new(name).within(namespace));
-    let current = stored.as_ref().is_some_and(|stored| {
-        memory.applied(kind).is_none_or(|applied| {
-            Some(&applied.uid) == stored.meta().uid.as_ref() && applied.version == version_of(stored.meta())
-        })
+    let written = memory.applied(kind);
+    // Until the template is written, as while its Secret is missing, the replicas are what is known of their Deployment.
+    let written = written.or_else(|| memory.applied(ChildKind::Replicas).filter(|_| counted(kind)));
+    let current = stored.as_ref().is_some_and(|stored| match written {
+        Some(written) => {
+            Some(&written.uid) == stored.meta().uid.as_ref() && written.version == version_of(stored.meta())
+        }
+        // A store may be behind what the operator before this one wrote, and replicas are counted on from here.
+        None => !counted(kind),
     });
     if let Some(stored) = stored.filter(|_| current || !wanted) {
         return Ok(child_of(owner_uid, Some((K::clone(&stored), stored.meta()))));
@@ -140,6 +156,11 @@ where
         .await
         .map_err(|source| Error::Read { what: format!("{kind} {name}"), source })?;
     Ok(child_of(owner_uid, live.as_ref().map(|live| (live.clone(), live.meta()))))
+}
+
+/// Whether the replicas of this child are decided on.
+fn counted(kind: ChildKind) -> bool {
+    kind == ChildKind::Deployment
 }
 
 /// The Secrets that the spec needs. They are not watched, so that the operator sees only those it is told of; what was

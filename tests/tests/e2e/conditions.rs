@@ -8,6 +8,39 @@ use serde_json::{Value, json};
 
 use crate::world::{self, SOON};
 
+fn resources(resources: &Value) -> Value {
+    json!({ "latency": { "p99": "1s" }, "resources": resources })
+}
+
+fn cache_memory(memory: &Value) -> Value {
+    json!({ "latency": { "p99": "1s" }, "cache": { "managed": { "memory": memory } } })
+}
+
+#[test]
+fn takes_resources_that_are_written_in_different_units() {
+    world::run("units", async |world| {
+        for (name, written) in [
+            (
+                "text",
+                json!({ "requests": { "cpu": "500m", "memory": "1G" }, "limits": { "cpu": 1, "memory": "1Gi" } }),
+            ),
+            (
+                "numbers",
+                json!({ "requests": { "cpu": 1, "memory": 67_108_864 }, "limits": { "cpu": "1", "memory": "64Mi" } }),
+            ),
+            ("apart", json!({ "requests": { "cpu": 0 }, "limits": { "memory": "64Mi" } })),
+            ("none", json!({})),
+        ] {
+            let app = json!({
+                "apiVersion": "plimsoll.dev/v1alpha1", "kind": "ApiDeployment",
+                "metadata": { "name": name, "namespace": world.namespace }, "spec": resources(&written),
+            });
+            sample::apply_all(&world.client, &[app]).await?;
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn refuses_what_cannot_work_and_says_what_to_write() {
     world::run("refusals", async |world| {
@@ -28,6 +61,27 @@ fn refuses_what_cannot_work_and_says_what_to_write() {
                 json!({ "latency": { "p99": "1s" }, "cache": { "managed": { "memory": "1Mi" } } }),
                 "from 16Mi to 1Ti",
             ),
+            (
+                resources(&json!({ "requests": { "cpu": "2" }, "limits": { "cpu": "1500m" } })),
+                "lower resources.requests",
+            ),
+            (
+                resources(&json!({ "requests": { "cpu": 2 }, "limits": { "cpu": "1500m" } })),
+                "lower resources.requests",
+            ),
+            (
+                resources(&json!({ "requests": { "memory": "1Gi" }, "limits": { "memory": "1G" } })),
+                "lower resources.requests",
+            ),
+            (resources(&json!({ "requests": { "cpu": "much" } })), "write each of resources.requests"),
+            (resources(&json!({ "requests": { "memory": "-1Mi" } })), "write each of resources.requests"),
+            (resources(&json!({ "limits": { "memory": 0 } })), "write each of resources.limits"),
+            (resources(&json!({ "limits": { "cpu": "-1" } })), "write each of resources.limits"),
+            (resources(&json!({ "claims": [{ "name": "gpu" }] })), "leave resources.claims out"),
+            (cache_memory(&json!("0")), "from 16Mi to 1Ti"),
+            (cache_memory(&json!("-64Mi")), "from 16Mi to 1Ti"),
+            (cache_memory(&json!("plenty")), "from 16Mi to 1Ti"),
+            (cache_memory(&json!(64)), "from 16Mi to 1Ti"),
             (
                 json!({ "latency": { "p99": "1s" }, "env": [{ "name": "PLIMSOLL_LISTEN", "value": "x" }] }),
                 "rename the variable",

@@ -91,7 +91,7 @@ pub fn carry_out(plan: &Plan, observed: &mut Observed) -> Memory {
                 };
                 *slot = Child::Owned(service);
             }
-            Step::CreateDeployment { mut deployment } => {
+            Step::CreateDeployment { mut deployment, .. } => {
                 assert!(matches!(observed.deployment, Child::Absent), "created over an existing one");
                 deployment.metadata.uid = Some("deployment-uid".into());
                 deployment.metadata.generation = Some(1);
