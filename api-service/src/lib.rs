@@ -9,6 +9,7 @@ pub mod config;
 pub mod cpu;
 pub mod duration;
 pub mod edge;
+pub mod entity_tag;
 pub mod error;
 pub mod extract;
 pub mod health;
