@@ -7,13 +7,17 @@
 pub mod cache;
 pub mod config;
 pub mod cpu;
+pub mod cursor;
 pub mod duration;
 pub mod edge;
 pub mod entity_tag;
 pub mod error;
 pub mod extract;
+pub mod fields;
 pub mod health;
+pub mod idempotency;
 pub mod metrics;
+pub mod page;
 pub mod post;
 pub mod router;
 pub mod routes;

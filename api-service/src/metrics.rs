@@ -9,6 +9,8 @@ use prometheus::{
 };
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::store::StoreMetrics;
+
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
@@ -38,6 +40,8 @@ pub struct Metrics {
     pub cache_misses: IntCounter,
     /// Reads that could not ask the cache, or that it failed.
     pub cache_errors: IntCounter,
+    /// Connections and statements of the store.
+    pub database: StoreMetrics,
     /// How late the event loop runs a task that is due.
     pub event_loop_lag: Histogram,
     process_cpu: Counter,
@@ -64,6 +68,7 @@ impl Metrics {
             Opts::new("cache_requests_total", "Reads that asked the cache, by what it said."),
             &["result"],
         )?;
+        let database = StoreMetrics::new()?;
         let lag_opts =
             HistogramOpts::new("event_loop_lag_seconds", "How late the event loop runs a task that is due.");
         let event_loop_lag = Histogram::with_opts(lag_opts.buckets(LADDER_SECONDS.to_vec()))?;
@@ -80,6 +85,7 @@ impl Metrics {
         registry.register(Box::new(requests_in_flight.clone()))?;
         registry.register(Box::new(requests_shed.clone()))?;
         registry.register(Box::new(cache.clone()))?;
+        registry.register(Box::new(database.clone()))?;
         registry.register(Box::new(event_loop_lag.clone()))?;
         registry.register(Box::new(process_cpu.clone()))?;
         registry.register(Box::new(process_memory.clone()))?;
@@ -92,6 +98,7 @@ impl Metrics {
             cache_hits: cache.with_label_values(&["hit"]),
             cache_misses: cache.with_label_values(&["miss"]),
             cache_errors: cache.with_label_values(&["error"]),
+            database,
             event_loop_lag,
             process_cpu,
             process_memory,
