@@ -10,5 +10,6 @@ mod harness;
 mod inputs;
 mod observability;
 mod overload;
+mod postgres;
 mod posts;
 mod process;
