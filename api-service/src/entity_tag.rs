@@ -1,161 +1,206 @@
-//! Lists of entity tags in `If-Match` and `If-None-Match` (RFC 9110, section 8.8.3). Knows nothing of what a tag stands for.
+//! Entity tags as `If-Match` and `If-None-Match` list them (RFC 9110, 8.8.3 and 13.1). Never decides what a match means.
 
 use axum::http::{HeaderMap, HeaderName};
 
-/// What a conditional header names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
-    /// `*`: whatever is there.
-    Any,
-    /// These.
-    Tags(Vec<EntityTag>),
-}
+use crate::error::ApiError;
 
 /// One entity tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntityTag {
-    /// True with `W/` before it: equal in meaning, not in every byte.
+    /// Equivalent, but perhaps not the same bytes.
     pub weak: bool,
-    /// What stands between the quotes.
-    pub opaque: String,
+    /// What stands between the quotes: visible ASCII without quotes, and bytes above ASCII.
+    pub opaque: Vec<u8>,
 }
 
-/// The header is no list of entity tags.
+impl EntityTag {
+    /// A strong tag of what stands between the quotes.
+    pub fn strong(opaque: impl Into<Vec<u8>>) -> Self {
+        Self { weak: false, opaque: opaque.into() }
+    }
+
+    /// The comparison that a write needs: equal, and neither is weak.
+    pub fn matches_strongly(&self, other: &Self) -> bool {
+        !self.weak && !other.weak && self.opaque == other.opaque
+    }
+
+    /// The comparison that a cache needs: equal, weak or not.
+    pub fn matches_weakly(&self, other: &Self) -> bool {
+        self.opaque == other.opaque
+    }
+}
+
+/// What a conditional header names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// `*`: whatever there is, as long as there is something.
+    Any,
+    /// One of these.
+    Tags(Vec<EntityTag>),
+}
+
+/// The text is no list of entity tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("write *, or entity tags in double quotes, separated by commas")]
+#[error("not * or a list of entity tags, such as \"v1\", \"v2\"")]
 pub struct Malformed;
 
 impl Condition {
-    /// The condition in every `name` header together; nothing when there is none.
+    /// The condition of every header of that name together; nothing when there is none.
     ///
     /// # Errors
-    /// [`Malformed`], also for an empty list.
-    pub fn read(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Self>, Malformed> {
-        let mut condition = None;
-        for value in headers.get_all(name) {
-            let more = parse(value.as_bytes())?;
-            condition = Some(match (condition, more) {
-                (None, more) => more,
-                (Some(Self::Tags(mut tags)), Self::Tags(more)) => {
-                    tags.extend(more);
-                    Self::Tags(tags)
-                }
-                // `*` stands alone.
-                _ => return Err(Malformed),
-            });
+    /// [`ApiError::BadRequest`] that names the header when it cannot be read.
+    pub fn from_headers(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Self>, ApiError> {
+        let lines: Vec<_> = headers.get_all(name).iter().map(axum::http::HeaderValue::as_bytes).collect();
+        if lines.is_empty() {
+            return Ok(None);
         }
-        Ok(condition)
+        // Lines of one name are one list (RFC 9110, 5.2).
+        let condition = Self::parse(&lines.join(&b", "[..]));
+        condition
+            .map(Some)
+            .map_err(|error| ApiError::invalid_parameter(name.as_str(), format!("{name}: {error}")))
     }
 
-    /// For `If-None-Match`: whether `opaque` is named, weak or not.
-    pub fn matches_weakly(&self, opaque: &str) -> bool {
-        self.named(|tag| tag.opaque == opaque)
+    /// Reads the value of a header.
+    ///
+    /// # Errors
+    /// [`Malformed`] for anything that the grammar does not allow. Empty elements of a list are allowed.
+    pub fn parse(text: &[u8]) -> Result<Self, Malformed> {
+        let mut rest = text.trim_ascii();
+        if rest == b"*" {
+            return Ok(Self::Any);
+        }
+        let mut tags = Vec::new();
+        loop {
+            while let Some(after) = rest.strip_prefix(b",") {
+                rest = after.trim_ascii_start();
+            }
+            if rest.is_empty() {
+                break;
+            }
+            let (tag, after) = parse_tag(rest)?;
+            tags.push(tag);
+            rest = after.trim_ascii_start();
+            if !rest.is_empty() && !rest.starts_with(b",") {
+                return Err(Malformed);
+            }
+        }
+        if tags.is_empty() { Err(Malformed) } else { Ok(Self::Tags(tags)) }
     }
 
-    /// For `If-Match`: whether `opaque`, a strong tag, is named by a strong tag.
-    pub fn matches_strongly(&self, opaque: &str) -> bool {
-        self.named(|tag| !tag.weak && tag.opaque == opaque)
-    }
-
-    fn named(&self, test: impl Fn(&EntityTag) -> bool) -> bool {
+    /// True when `current`, the tag of what there is, is named by strong comparison.
+    pub fn matches_strongly(&self, current: &EntityTag) -> bool {
         match self {
             Self::Any => true,
-            Self::Tags(tags) => tags.iter().any(test),
+            Self::Tags(tags) => tags.iter().any(|tag| tag.matches_strongly(current)),
+        }
+    }
+
+    /// True when `current`, the tag of what there is, is named by weak comparison.
+    pub fn matches_weakly(&self, current: &EntityTag) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Tags(tags) => tags.iter().any(|tag| tag.matches_weakly(current)),
         }
     }
 }
 
-fn parse(mut text: &[u8]) -> Result<Condition, Malformed> {
-    if text.trim_ascii() == b"*" {
-        return Ok(Condition::Any);
+/// The tag that `text` starts with, and what follows it.
+fn parse_tag(text: &[u8]) -> Result<(EntityTag, &[u8]), Malformed> {
+    let (weak, quoted) = text.strip_prefix(b"W/").map_or((false, text), |quoted| (true, quoted));
+    let inside = quoted.strip_prefix(b"\"").ok_or(Malformed)?;
+    let end = inside.iter().position(|byte| *byte == b'"').ok_or(Malformed)?;
+    let (opaque, after) = inside.split_at(end);
+    let allowed = |byte: &u8| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..);
+    if !opaque.iter().all(allowed) {
+        return Err(Malformed);
     }
-    let mut tags = Vec::new();
-    loop {
-        text = text.trim_ascii_start();
-        // Empty members are allowed between commas, and mean nothing.
-        match text {
-            [] if tags.is_empty() => return Err(Malformed),
-            [] => return Ok(Condition::Tags(tags)),
-            [b',', rest @ ..] => {
-                text = rest;
-                continue;
-            }
-            _ => {}
-        }
-        let (weak, quoted) = text.strip_prefix(b"W/").map_or((false, text), |rest| (true, rest));
-        let inner = quoted.strip_prefix(b"\"").ok_or(Malformed)?;
-        let end = inner.iter().position(|byte| *byte == b'"').ok_or(Malformed)?;
-        let (opaque, rest) = (&inner[..end], &inner[end + 1..]);
-        if !opaque.iter().all(|byte| matches!(byte, 0x21..=0x7e | 0x80..)) {
-            return Err(Malformed);
-        }
-        tags.push(EntityTag { weak, opaque: String::from_utf8_lossy(opaque).into_owned() });
-        text = rest.trim_ascii_start();
-        if !matches!(text, [] | [b',', ..]) {
-            return Err(Malformed);
-        }
-    }
+    Ok((EntityTag { weak, opaque: opaque.to_vec() }, &after[1..]))
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderValue, header::IF_NONE_MATCH};
     use proptest::prelude::*;
 
     use super::*;
 
-    fn read(values: &[&str]) -> Result<Option<Condition>, Malformed> {
-        let pairs = values.iter().map(|text| (IF_NONE_MATCH, HeaderValue::from_str(text).unwrap()));
+    fn weak(opaque: &str) -> EntityTag {
+        EntityTag { weak: true, opaque: opaque.into() }
+    }
+
+    fn tags(text: &str) -> Option<Vec<EntityTag>> {
+        match Condition::parse(text.as_bytes()) {
+            Ok(Condition::Tags(tags)) => Some(tags),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn reads_lists_with_commas_and_slashes_inside_the_quotes() {
+        assert_eq!(tags(r#""a""#), Some(vec![EntityTag::strong("a")]));
+        assert_eq!(
+            tags(r#" W/"a,b" ,"W/" ,, "", "#),
+            Some(vec![weak("a,b"), EntityTag::strong("W/"), EntityTag::strong("")])
+        );
+        assert_eq!(Condition::parse(b" * "), Ok(Condition::Any));
+    }
+
+    #[test]
+    fn refuses_what_the_grammar_does_not_allow() {
+        for text in
+            ["", " ", ",", "a", "\"", "\"a", "a\"", r#"w/"a""#, r#"W/ "a""#, "W/", r#""a" "b""#, r#""a"x"#]
+        {
+            assert_eq!(Condition::parse(text.as_bytes()), Err(Malformed), "{text:?}");
+        }
+        for text in [r#"*, "a""#, r#""a", *"#, "* *", "\"a b\"", "\"a\tb\"", "\"\u{7f}\""] {
+            assert_eq!(Condition::parse(text.as_bytes()), Err(Malformed), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn only_weak_comparison_matches_weak_tags() {
+        let strong = EntityTag::strong("a");
+        assert!(strong.matches_strongly(&strong) && strong.matches_weakly(&strong));
+        for (left, right) in [(&strong, &weak("a")), (&weak("a"), &strong), (&weak("a"), &weak("a"))] {
+            assert!(!left.matches_strongly(right) && left.matches_weakly(right));
+        }
+        assert!(!strong.matches_weakly(&EntityTag::strong("A")));
+    }
+
+    #[test]
+    fn headers_of_one_name_are_one_list() {
+        let name = axum::http::header::IF_MATCH;
         let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(name, value);
-        }
-        Condition::read(&headers, &IF_NONE_MATCH)
-    }
-
-    #[test]
-    fn reads_lists_with_commas_inside_the_quotes() {
-        let condition = read(&[r#""a,b" , W/"c", "" ,"#, r#""d""#]).unwrap().unwrap();
-        for named in ["a,b", "c", "", "d"] {
-            assert!(condition.matches_weakly(named), "{named:?}");
-        }
-        assert!(!condition.matches_weakly("a"));
-        assert!(condition.matches_strongly("a,b") && !condition.matches_strongly("c"));
-        assert_eq!(read(&[]), Ok(None));
-        assert!(read(&[" * "]).unwrap().unwrap().matches_strongly("anything"));
-    }
-
-    #[test]
-    fn refuses_what_is_no_list_of_tags() {
-        for values in [
-            &[""][..],
-            &[","],
-            &["a"],
-            &["\"a"],
-            &["\"a\"b"],
-            &["\"a\" \"b\""],
-            &["w/\"a\""],
-            &["*", "\"a\""],
-            &["*, \"a\""],
-            &["\"a b\""],
-        ] {
-            assert_eq!(read(values), Err(Malformed), "{values:?}");
-        }
+        assert_eq!(Condition::from_headers(&headers, &name).unwrap(), None);
+        headers.append(&name, "\"a\"".parse().unwrap());
+        headers.append(&name, "W/\"b\"".parse().unwrap());
+        let both = Condition::Tags(vec![EntityTag::strong("a"), weak("b")]);
+        assert_eq!(Condition::from_headers(&headers, &name).unwrap(), Some(both));
+        headers.append(&name, "*".parse().unwrap());
+        assert!(Condition::from_headers(&headers, &name).is_err());
     }
 
     proptest! {
         #[test]
-        fn finds_every_tag_that_was_written(tags in proptest::collection::vec("[!#-~]{0,8}", 1..5)) {
-            let list: Vec<_> = tags.iter().map(|tag| format!("\"{tag}\"")).collect();
-            let condition = read(&[&list.join(", ")]).unwrap().unwrap();
-            for tag in &tags {
-                prop_assert!(condition.matches_strongly(tag));
-            }
+        fn every_list_survives_being_written(
+            list in prop::collection::vec((any::<bool>(), "[!#-~]{0,12}"), 1..8),
+            gap in "[ \t]{0,2}",
+        ) {
+            let list: Vec<_> =
+                list.into_iter().map(|(weak, text)| EntityTag { weak, opaque: text.into_bytes() }).collect();
+            let written: Vec<_> = list
+                .iter()
+                .map(|tag| {
+                    let prefix = if tag.weak { "W/" } else { "" };
+                    format!("{gap}{prefix}\"{}\"{gap}", str::from_utf8(&tag.opaque).unwrap())
+                })
+                .collect();
+            prop_assert_eq!(tags(&written.join(",")), Some(list));
         }
 
         #[test]
-        fn no_header_is_too_strange(text in "[ -~]{0,40}") {
-            let _ = read(&[&text]);
+        fn no_input_panics(text in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Condition::parse(&text);
         }
     }
 }

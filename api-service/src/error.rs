@@ -42,6 +42,12 @@ pub enum ApiError {
     /// 405: the path exists, with other methods (see the `Allow` header).
     #[error("this path does not answer this method; see the Allow header")]
     MethodNotAllowed,
+    /// 409: a request with the same idempotency key is being worked on.
+    #[error("a request with this Idempotency-Key is being worked on; try again shortly")]
+    IdempotencyInProgress,
+    /// 412: the post's version is none of those that `If-Match` names.
+    #[error("the post has changed: its entity tag is none of those in If-Match")]
+    PreconditionFailed,
     /// 413: the body is longer than any that could be accepted.
     #[error("the request's body must have at most {limit_bytes} bytes")]
     BodyTooLarge {
@@ -51,6 +57,9 @@ pub enum ApiError {
     /// 415: the body is not declared as JSON.
     #[error("send the body as JSON, with content-type: application/json")]
     NotJson,
+    /// 422: the idempotency key belongs to a request with another body.
+    #[error("this Idempotency-Key was used with another body")]
+    IdempotencyKeyReused,
     /// 503: more work than this replica can do now; nothing was done.
     #[error("this replica is at its limit; try again shortly")]
     Overloaded,
@@ -87,8 +96,11 @@ impl ApiError {
             Self::PostNotFound => (StatusCode::NOT_FOUND, "post_not_found"),
             Self::RouteNotFound => (StatusCode::NOT_FOUND, "route_not_found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::IdempotencyInProgress => (StatusCode::CONFLICT, "idempotency_in_progress"),
+            Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json"),
+            Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
@@ -135,7 +147,7 @@ impl IntoResponse for ApiError {
         };
         let content_type = HeaderValue::from_static("application/problem+json");
         let mut response = (status, [(header::CONTENT_TYPE, content_type)], Json(problem)).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         match self {
@@ -157,7 +169,11 @@ impl From<StoreError> for ApiError {
                 Self::Unavailable
             }
             StoreError::Rejected { ref constraint } => {
-                let field = constraint.strip_prefix("posts_").unwrap_or("body");
+                let field = match constraint.as_str() {
+                    "authors_name" => "author",
+                    "tags_name" => "tags",
+                    of_post => of_post.strip_prefix("posts_").unwrap_or("body"),
+                };
                 Self::invalid_field(field, format!("{field} breaks a rule of the database"))
             }
             StoreError::Internal(_) => Self::Internal { cause: telemetry::chain(&error) },

@@ -140,7 +140,7 @@ pub async fn watch_database(state: Arc<AppState>) {
 async fn open(state: &AppState) -> Store {
     let mut wait = RETRY_MIN;
     loop {
-        match Store::open(&state.database, state.config.database_connections).await {
+        match Store::open(&state.database, state.config.database_connections, &state.metrics.database).await {
             Ok(store) => return store,
             Err(error) => {
                 let retry_ms = wait.as_millis() as u64;

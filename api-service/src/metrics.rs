@@ -9,6 +9,8 @@ use prometheus::{
 };
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::store::StoreMetrics;
+
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
@@ -40,6 +42,8 @@ pub struct Metrics {
     pub cache_misses: IntCounter,
     /// Reads that could not ask Redis, or that it failed.
     pub cache_errors: IntCounter,
+    /// Connections and statements of the store.
+    pub database: StoreMetrics,
     /// How late the event loop runs a task that is due.
     pub event_loop_lag: Histogram,
     process_cpu: Counter,
@@ -66,6 +70,7 @@ impl Metrics {
             Opts::new("cache_requests_total", "Reads that asked a layer of the cache, by what it said."),
             &["layer", "result"],
         )?;
+        let database = StoreMetrics::new()?;
         let lag_opts =
             HistogramOpts::new("event_loop_lag_seconds", "How late the event loop runs a task that is due.");
         let event_loop_lag = Histogram::with_opts(lag_opts.buckets(LADDER_SECONDS.to_vec()))?;
@@ -82,6 +87,7 @@ impl Metrics {
         registry.register(Box::new(requests_in_flight.clone()))?;
         registry.register(Box::new(requests_shed.clone()))?;
         registry.register(Box::new(cache.clone()))?;
+        registry.register(Box::new(database.clone()))?;
         registry.register(Box::new(event_loop_lag.clone()))?;
         registry.register(Box::new(process_cpu.clone()))?;
         registry.register(Box::new(process_memory.clone()))?;
@@ -95,6 +101,7 @@ impl Metrics {
             cache_hits: cache.with_label_values(&["redis", "hit"]),
             cache_misses: cache.with_label_values(&["redis", "miss"]),
             cache_errors: cache.with_label_values(&["redis", "error"]),
+            database,
             event_loop_lag,
             process_cpu,
             process_memory,

@@ -21,7 +21,7 @@ use crate::{
     cache::Size,
     coding::{COMPRESS_BYTES_MIN, Coding},
     cpu::CpuPool,
-    entity_tag::Condition,
+    entity_tag::{Condition, EntityTag},
     error::ApiError,
 };
 
@@ -70,10 +70,9 @@ impl Representation {
     ) -> Result<Response, ApiError> {
         let mut coding =
             if self.json.len() < COMPRESS_BYTES_MIN { Coding::Identity } else { Coding::negotiate(request) };
-        let condition = Condition::read(request, &header::IF_NONE_MATCH).map_err(|error| {
-            ApiError::invalid_parameter("if-none-match", format!("if-none-match: {error}"))
-        })?;
-        let unchanged = condition.is_some_and(|condition| condition.matches_weakly(&self.opaque_tag(coding)));
+        let condition = Condition::from_headers(request, &header::IF_NONE_MATCH)?;
+        let unchanged = condition
+            .is_some_and(|condition| condition.matches_weakly(&EntityTag::strong(self.opaque_tag(coding))));
         let mut response = if unchanged {
             let mut response = Response::new(Body::new(NoContent));
             *response.status_mut() = StatusCode::NOT_MODIFIED;

@@ -8,31 +8,30 @@ use axum::{
     response::Response,
 };
 
-use super::posts::Query;
-use crate::{error::ApiError, extract::Parameters, state::AppState};
+use crate::{error::ApiError, page, state::AppState};
 
 /// Anybody may keep it for a minute, and answer with it for five more while asking for a new one (RFC 5861).
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=60, stale-while-revalidate=300");
 
-/// `GET /public/posts?limit=20&after=CURSOR`: one page, newest first; 304 when the client has it.
+/// `GET /public/posts`, with the parameters of `GET /posts`: one page, newest first; 304 when the client has it.
 ///
 /// # Errors
-/// 400 for a limit out of bounds, a cursor that is not from an earlier page, or an `If-None-Match` that is none; 503 when
+/// 400 for a parameter out of bounds, a cursor that is not from an earlier page of the same list, or an `If-None-Match` that is none; 503 when
 /// the database is busy or away.
 pub async fn list(
     State(state): State<Arc<AppState>>,
-    Parameters(query): Parameters<Query>,
+    request: page::Request,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let request = query.check()?;
+    let key = request.to_string();
     let read = || {
         let state = Arc::clone(&state);
         async move {
-            let page = request.load(state.store()?).await?;
+            let page = page::load(state.store()?, &request).await?;
             let json = serde_json::to_vec(&page);
             json.map(Into::into).map_err(|error| ApiError::Internal { cause: error.to_string() })
         }
     };
-    let page = state.cache.page(&request.to_string(), read).await?;
+    let page = state.cache.page(&key, read).await?;
     page.answer(&headers, CACHE_CONTROL, &state.cpu).await
 }

@@ -1,20 +1,29 @@
 //! Where posts live, behind one interface. Nothing outside this folder knows SQL or a database's errors.
 
+mod metrics;
 mod postgres;
 mod sqlite;
 
 #[cfg(test)]
 mod contract;
 
-use std::num::NonZero;
+use std::{fmt, num::NonZero, time::Duration};
 
 use jiff::Timestamp;
 
-use self::{postgres::Postgres, sqlite::Sqlite};
+pub use self::metrics::{Query, StoreMetrics};
+use self::{metrics::Sql, postgres::Postgres, sqlite::Sqlite};
 use crate::{
     config::Database,
     post::{Content, Post},
 };
+
+/// How long a request with the same idempotency key is answered as the first one was.
+pub const IDEMPOTENCY_LIFE: Duration = Duration::from_hours(24);
+
+/// Old idempotency keys that a write with a key removes: more than the one it adds, so that they cannot pile up, and
+/// few enough that no write is slow.
+const OLD_KEYS_PER_WRITE: i64 = 4;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -24,7 +33,7 @@ pub enum StoreError {
     /// Every connection was in use for longer than a request may wait for one, or a lock was. Nothing was done.
     #[error("every connection to the database is in use")]
     Busy,
-    /// The database cannot be reached, or ended the connection. A write may have been done.
+    /// The database cannot be reached, ended the connection, or did not answer in time. A write may have been done.
     #[error("reach the database")]
     Unavailable(#[source] Source),
     /// The content breaks a constraint of the schema.
@@ -38,7 +47,68 @@ pub enum StoreError {
     Internal(#[source] Source),
 }
 
-/// Posts in one of the databases. Both behave the same; `contract.rs` holds them to it.
+/// Which posts a list holds; all of them by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Filter {
+    /// Those of the author with this id.
+    pub author: Option<i64>,
+    /// Those with this tag.
+    pub tag: Option<String>,
+}
+
+/// As in a query string: the same text for equal filters only.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { author, tag } = self;
+        f.write_str("author=")?;
+        author.map_or(Ok(()), |author| write!(f, "{author}"))?;
+        write!(f, "&tag={}", tag.as_deref().unwrap_or_default())
+    }
+}
+
+/// Which of the columns that cost much a list reads. One that is not read is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Columns {
+    /// The posts' bodies.
+    pub body: bool,
+    /// The posts' tags.
+    pub tags: bool,
+}
+
+/// An idempotency key and what it may be used for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// As the client sent it.
+    pub key: String,
+    /// The digest of the content, by which another request with this key is known.
+    pub request: [u8; 32],
+}
+
+/// What became of a request for a new post.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// The post was added.
+    New(Post),
+    /// A request with this key has been answered with this post before; nothing was done.
+    Again(Post),
+    /// The key belongs to a request with another content; nothing was done.
+    KeyOfAnother,
+    /// A request with this key is being worked on; nothing was done.
+    InProgress,
+}
+
+/// What became of a write to a post that must have an expected version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Conditional<T> {
+    /// It was done.
+    Done(T),
+    /// There is no such post.
+    Missing,
+    /// The post has a version that was not expected; nothing was done.
+    Changed,
+}
+
+/// Posts in one of the databases. Both behave the same; `contract` holds them to it.
 #[derive(Debug)]
 pub enum Store {
     /// A file or memory of this process.
@@ -58,19 +128,27 @@ macro_rules! either {
 }
 
 impl Store {
-    /// Connects with at most `connections` connections, and brings the schema up to date.
+    /// Connects with at most `connections` connections, brings the schema up to date, and reports to `metrics`.
     ///
     /// Several processes may do this at once: one of them migrates, the others wait and find it done.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when the database cannot be reached; it is safe to call again.
-    pub async fn open(database: &Database, connections: NonZero<usize>) -> Result<Self, StoreError> {
+    pub async fn open(
+        database: &Database,
+        connections: NonZero<usize>,
+        metrics: &StoreMetrics,
+    ) -> Result<Self, StoreError> {
         let store = match database {
-            Database::SqliteFile(path) => Self::Sqlite(Sqlite::file(path, connections)),
-            Database::SqliteMemory => Self::Sqlite(Sqlite::memory()),
-            Database::Postgres(config) => Self::Postgres(Postgres::new(config, connections)?),
+            Database::SqliteFile(path) => Self::Sqlite(Sqlite::file(path, connections, metrics)),
+            Database::SqliteMemory => Self::Sqlite(Sqlite::memory(metrics)),
+            Database::Postgres(config) => Self::Postgres(Postgres::new(config, connections, metrics)?),
         };
         either!(&store, backend => backend.migrate())?;
+        match &store {
+            Self::Sqlite(backend) => metrics.watch(backend.usage()),
+            Self::Postgres(backend) => metrics.watch(backend.usage()),
+        }
         Ok(store)
     }
 
@@ -87,15 +165,29 @@ impl Store {
         either!(self, backend => backend.ping())
     }
 
-    /// Adds a post, at version 1.
+    /// Rows of a table, which may go on with a condition.
+    #[cfg(test)]
+    async fn count(&self, table: &str) -> i64 {
+        either!(self, backend => backend.count(table))
+    }
+
+    /// Adds a post, at version 1, with its author and tags when they are new: all of it or nothing.
+    ///
+    /// With `once`, a post that was added with that key in the last [`IDEMPOTENCY_LIFE`] is given again, as it was
+    /// then.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn create(&self, content: Content, now: Timestamp) -> Result<Post, StoreError> {
-        either!(self, backend => backend.create(content, now))
+    pub async fn create(
+        &self,
+        content: Content,
+        once: Option<Once>,
+        now: Timestamp,
+    ) -> Result<Created, StoreError> {
+        either!(self, backend => backend.create(content, once, now))
     }
 
-    /// The post, when there is one.
+    /// The post, when there is one. All of it is of the same version.
     ///
     /// # Errors
     /// Any [`StoreError`].
@@ -103,15 +195,23 @@ impl Store {
         either!(self, backend => backend.read(id))
     }
 
-    /// At most `limit` posts with ids below `before` (or from the newest on), newest first.
+    /// At most `limit` posts with ids below `before` (or from the newest on) that `filter` lets through, newest first.
+    ///
+    /// One statement, so that all of a post is of the same version, and whose cost depends on `limit` alone.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn list(&self, before: Option<i64>, limit: u32) -> Result<Vec<Post>, StoreError> {
-        either!(self, backend => backend.list(before.unwrap_or(i64::MAX), limit))
+    pub async fn list(
+        &self,
+        filter: &Filter,
+        before: Option<i64>,
+        limit: u32,
+        columns: Columns,
+    ) -> Result<Vec<Post>, StoreError> {
+        either!(self, backend => backend.list(filter, before.unwrap_or(i64::MAX), limit, columns))
     }
 
-    /// Replaces a post's content and raises its version by one; nothing when there is no such post.
+    /// Replaces a post's content and raises its version by one, when that is one of `expected` or none is given.
     ///
     /// # Errors
     /// Any [`StoreError`].
@@ -119,17 +219,18 @@ impl Store {
         &self,
         id: i64,
         content: Content,
+        expected: Option<Vec<i64>>,
         now: Timestamp,
-    ) -> Result<Option<Post>, StoreError> {
-        either!(self, backend => backend.replace(id, content, now))
+    ) -> Result<Conditional<Post>, StoreError> {
+        either!(self, backend => backend.replace(id, content, expected, now))
     }
 
-    /// Removes a post; false when there was none.
+    /// Removes a post, when its version is one of `expected` or none is given.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn delete(&self, id: i64) -> Result<bool, StoreError> {
-        either!(self, backend => backend.delete(id))
+    pub async fn delete(&self, id: i64, expected: Option<Vec<i64>>) -> Result<Conditional<()>, StoreError> {
+        either!(self, backend => backend.delete(id, expected))
     }
 }
 
@@ -144,4 +245,9 @@ struct Migration {
 fn pending(migrations: &[Migration], applied: i64) -> &[Migration] {
     let first = migrations.partition_point(|migration| migration.version <= applied);
     &migrations[first..]
+}
+
+/// The newest time of an idempotency key that is too old at `now`.
+fn keys_end(now: Timestamp) -> Timestamp {
+    now.checked_sub(IDEMPOTENCY_LIFE).unwrap_or(Timestamp::MIN)
 }

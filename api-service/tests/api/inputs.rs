@@ -17,6 +17,10 @@ async fn bad_input_is_refused_with_its_reason() {
     let long_body = format!(r#"{{"title": "t", "body": "{}"}}"#, "x".repeat(65_537));
     let huge = format!(r#"{{"title": "t", "body": "{}"}}"#, "x".repeat(1_000_000));
     let deep = "[".repeat(100_000);
+    let with = |field: &str| format!(r#"{{"title": "t", "body": "", {field}}}"#);
+    let long_author = with(&format!(r#""author": "{}""#, "ü".repeat(81)));
+    let long_tag = with(&format!(r#""tags": ["{}"]"#, "x".repeat(41)));
+    let eleven_tags = with(&format!(r#""tags": [{}]"#, ["\"a\""; 11].join(",")));
     let cases: &[Case] = &[
         ("POST", "/posts", "", 400, "bad_request", None),
         ("POST", "/posts", "{", 400, "bad_request", None),
@@ -37,6 +41,20 @@ async fn bad_input_is_refused_with_its_reason() {
         ("POST", "/posts", r#"{"title": "t", "body": ["x"]}"#, 422, "invalid_field", Some("body")),
         ("POST", "/posts", r#"{"title": "t", "body": "", "id": 7}"#, 422, "invalid_field", Some("id")),
         ("POST", "/posts", &long_body, 422, "invalid_field", Some("body")),
+        ("POST", "/posts", &with(r#""author": """#), 422, "invalid_field", Some("author")),
+        ("POST", "/posts", &with(r#""author": " ""#), 422, "invalid_field", Some("author")),
+        ("POST", "/posts", &with(r#""author": "a\u0000b""#), 422, "invalid_field", Some("author")),
+        ("POST", "/posts", &with(r#""author": {"id": 1}"#), 422, "invalid_field", Some("author")),
+        ("POST", "/posts", &long_author, 422, "invalid_field", Some("author")),
+        ("POST", "/posts", &with(r#""tags": "a""#), 422, "invalid_field", Some("tags")),
+        ("POST", "/posts", &with(r#""tags": ["a", "b", 3]"#), 422, "invalid_field", Some("tags[2]")),
+        ("POST", "/posts", &with(r#""tags": ["a", "b", "C"]"#), 422, "invalid_field", Some("tags[2]")),
+        ("POST", "/posts", &with(r#""tags": ["a", ""]"#), 422, "invalid_field", Some("tags[1]")),
+        ("POST", "/posts", &with(r#""tags": ["a,b"]"#), 422, "invalid_field", Some("tags[0]")),
+        ("POST", "/posts", &with(r#""tags": [null]"#), 422, "invalid_field", Some("tags[0]")),
+        ("POST", "/posts", &with(r#""tags": ["ü"]"#), 422, "invalid_field", Some("tags[0]")),
+        ("POST", "/posts", &long_tag, 422, "invalid_field", Some("tags[0]")),
+        ("POST", "/posts", &eleven_tags, 422, "invalid_field", Some("tags")),
         ("POST", "/posts", &huge, 413, "body_too_large", None),
         ("PUT", "/posts/1", "{}", 422, "invalid_field", Some("title")),
         ("GET", "/posts/0", "", 400, "bad_request", Some("id")),
@@ -53,6 +71,18 @@ async fn bad_input_is_refused_with_its_reason() {
         ("GET", "/posts?limit=1&limit=2", "", 400, "bad_request", None),
         ("GET", "/posts?after=42", "", 400, "bad_request", Some("after")),
         ("GET", "/posts?after=%00", "", 400, "bad_request", Some("after")),
+        ("GET", "/posts?author=0", "", 400, "bad_request", Some("author")),
+        ("GET", "/posts?author=ann", "", 400, "bad_request", Some("author")),
+        ("GET", "/posts?author=9223372036854775808", "", 400, "bad_request", Some("author")),
+        ("GET", "/posts?author=1&author=2", "", 400, "bad_request", None),
+        ("GET", "/posts?tag=", "", 400, "bad_request", Some("tag")),
+        ("GET", "/posts?tag=UPPER", "", 400, "bad_request", Some("tag")),
+        ("GET", "/posts?tag=%00", "", 400, "bad_request", Some("tag")),
+        ("GET", "/posts?tag=%ff", "", 400, "bad_request", Some("tag")),
+        ("GET", "/posts?fields=", "", 400, "bad_request", Some("fields")),
+        ("GET", "/posts?fields=id,secret", "", 400, "bad_request", Some("fields")),
+        ("GET", "/posts/1?fields=secret", "", 400, "bad_request", Some("fields")),
+        ("GET", "/posts/1?fields=id&fields=title", "", 400, "bad_request", None),
         ("GET", "/work", "", 400, "bad_request", Some("cpu")),
         ("GET", "/work?cpu=2", "", 400, "bad_request", Some("cpu")),
         ("GET", "/work?cpu=-2ms", "", 400, "bad_request", Some("cpu")),

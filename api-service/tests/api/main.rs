@@ -10,6 +10,7 @@ mod harness;
 mod inputs;
 mod observability;
 mod overload;
+mod postgres;
 mod posts;
 mod process;
 mod public;

@@ -1,0 +1,33 @@
+//! Reads `Idempotency-Key`, by which a client may send a request again without doing it twice. Keeps nothing itself.
+
+use axum::http::{HeaderMap, HeaderName};
+
+use crate::{error::ApiError, post::Content, store::Once};
+
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Marks an answer that an earlier request has had before.
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// The longest key, in characters; a UUID has 36.
+const KEY_CHARS_MAX: usize = 255;
+
+/// The key of a request for `content`; nothing when it has none.
+///
+/// # Errors
+/// [`ApiError::BadRequest`] for more than one key, or one that is empty, too long, or not of visible ASCII.
+pub fn once(headers: &HeaderMap, content: &Content) -> Result<Option<Once>, ApiError> {
+    let mut keys = headers.get_all(&KEY).iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    let visible = |bytes: &&[u8]| bytes.iter().all(u8::is_ascii_graphic);
+    let key = Some(key.as_bytes())
+        .filter(|bytes| (1..=KEY_CHARS_MAX).contains(&bytes.len()) && keys.next().is_none())
+        .filter(visible)
+        .and_then(|bytes| str::from_utf8(bytes).ok());
+    let key = key.ok_or_else(|| {
+        let detail =
+            format!("Idempotency-Key must be one key of 1 to {KEY_CHARS_MAX} visible ASCII characters");
+        ApiError::invalid_parameter(KEY.as_str(), detail)
+    })?;
+    Ok(Some(Once { key: key.to_owned(), request: content.digest() }))
+}

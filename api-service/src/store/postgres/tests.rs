@@ -1,0 +1,181 @@
+//! How Postgres does what it is asked: its plans, its work, its limits. Runs when the test server's URL is given.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+use super::{Postgres, sql};
+use crate::{
+    config::Database,
+    store::{
+        Filter, StoreError, StoreMetrics,
+        contract::{CONNECTIONS, open, postgres},
+        metrics::Usage,
+    },
+};
+
+/// Some thousand of everything. The planner knows that from ANALYZE.
+const FILL: &str = "
+    INSERT INTO authors (name) SELECT 'author ' || n FROM generate_series(1, 3000) n;
+    INSERT INTO tags (name) SELECT 'tag-' || n FROM generate_series(1, 3000) n;
+    INSERT INTO posts (title, body, created_at, updated_at, version, author_id)
+        SELECT 'post ' || n, repeat('text ', 60), now(), now(), 1, 2 + n % 10 FROM generate_series(1, 6000) n;
+    INSERT INTO post_tags (post_id, tag_id, author_id)
+        SELECT p.id, 1 + (p.id / 10 + k) % 10, p.author_id FROM posts p, generate_series(0, 2) k;
+    INSERT INTO idempotency_keys (key, request, post_id, author_id, created_at)
+        SELECT 'key ' || n, '', n, 1, now() FROM generate_series(1, 3000) n;
+    ANALYZE authors, tags, posts, post_tags, idempotency_keys;";
+
+/// Whether the planner sees the parameters, or plans once for all of them, as it may for a prepared statement.
+const PLANS: [&str; 2] = ["force_custom_plan", "force_generic_plan"];
+
+/// A list's statement, its parameters' types, and the values after the first four.
+fn lists() -> [(&'static str, &'static str, &'static str); 4] {
+    let text = |author: Option<i64>, tag: Option<&str>| {
+        sql::list(&Filter { author, tag: tag.map(str::to_owned) }).text
+    };
+    [
+        (text(None, None), "", ""),
+        (text(Some(3), None), ", bigint", ", 3"),
+        (text(None, Some("tag-7")), ", text", ", 'tag-7'"),
+        (text(Some(3), Some("tag-7")), ", text, bigint", ", 'tag-7', 3"),
+    ]
+}
+
+#[tokio::test]
+async fn no_statement_reads_a_table_from_end_to_end() {
+    let Some(client) = filled("store_plans").await else { return };
+    let one = "1::bigint, '{1,2}'::bigint[]";
+    let others = [
+        (sql::READ.text, "bigint", "1"),
+        (sql::INSERT.text, "text, text, timestamptz, text, text[]", "'t', '', now(), 'author 7', '{tag-7}'"),
+        (sql::ADD_AUTHOR.text, "text", "'author 7'"),
+        (sql::ADD_TAGS.text, "text[]", "'{tag-7,tag-8}'"),
+        (
+            sql::UPDATE.text,
+            "bigint, text, text, timestamptz, text, bigint[]",
+            "1, 't', '', now(), 'author 7', '{1}'",
+        ),
+        (sql::TAG.text, "bigint, bigint, text[]", "1, 3, '{tag-7,tag-8}'"),
+        (sql::DELETE.text, "bigint, bigint[]", one),
+        (sql::FIND.text, "bigint", "1"),
+        (sql::FIND_KEY.text, "text, timestamptz", "'key 7', now()"),
+        (sql::NOTE_KEY.text, "text, bytea, bigint, bigint, timestamptz", "'key 7', '', 1, 1, now()"),
+        (sql::FORGET_KEYS.text, "timestamptz, bigint", "now() - interval '1 day', 4"),
+    ];
+    let others = others.map(|(text, types, values)| (text, types.to_owned(), values.to_owned()));
+    let lists = lists().map(|(text, types, values)| {
+        let all = format!("{}, 20, true, true{values}", i64::MAX);
+        (text, format!("bigint, bigint, boolean, boolean{types}"), all)
+    });
+    for mode in PLANS {
+        for (text, types, values) in lists.iter().chain(&others) {
+            let plan = explain(&client, mode, "COSTS OFF", text, types, values).await;
+            assert!(!plan.contains("Seq Scan"), "{mode}: {text}\n{plan}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_deep_inside_costs_what_the_first_one_costs() {
+    let Some(client) = filled("store_depth").await else { return };
+    for mode in PLANS {
+        for (text, types, values) in lists() {
+            let types = format!("bigint, bigint, boolean, boolean{types}");
+            let work = async |before: i64| {
+                let values = format!("{before}, 20, true, true{values}");
+                let options = "ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF";
+                let plan = explain(&client, mode, options, text, &types, &values).await;
+                assert!(plan.lines().next().unwrap().contains("rows=20 "), "{plan}");
+                // The most rows that any step has read, and the pages of memory that all have.
+                let most = plan.lines().filter_map(|line| number_after(line, "rows=")).max().unwrap();
+                (most, plan.lines().find_map(|line| number_after(line, "hit=")).unwrap(), plan)
+            };
+            // Twice, so that both are in memory.
+            work(1500).await;
+            let (first, deep) = (work(i64::MAX).await, work(1500).await);
+            assert_eq!((first.0, deep.0), (20, 20), "{}\n{}", first.2, deep.2);
+            assert!(deep.1 <= first.1 + first.1 / 5, "{mode} {text}\n{}\n{}", first.2, deep.2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_waits_for_a_connection_for_a_second_at_most() {
+    let Some(Database::Postgres(config)) = postgres("store_pool").await else { return };
+    let store = Postgres::new(&config, CONNECTIONS, &StoreMetrics::new().unwrap()).unwrap();
+    let usage = store.usage();
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS.get() {
+        held.push(store.pool.client().await.unwrap());
+    }
+    let start = Instant::now();
+    let (refused, seen) = tokio::join!(store.ping(), async {
+        while usage()[0].waiting == 0 {
+            tokio::task::yield_now().await;
+        }
+        usage()[0]
+    });
+    let waited = start.elapsed();
+    assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
+    assert!(waited >= Duration::from_secs(1) && waited < Duration::from_secs(5), "{waited:?}");
+    assert_eq!(seen, Usage { pool: "shared", max: 3, in_use: 3, idle: 0, waiting: 1 });
+    drop(held);
+    store.ping().await.unwrap();
+    assert_eq!(usage()[0], Usage { pool: "shared", max: 3, in_use: 0, idle: 3, waiting: 0 });
+}
+
+#[tokio::test]
+async fn a_key_that_another_transaction_works_on_is_in_progress_at_once() {
+    let Some(database) = postgres("store_key_lock").await else { return };
+    let store = open(&database).await;
+    let Database::Postgres(config) = &database else { unreachable!() };
+    let (other, connection) = config.connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    other.batch_execute("BEGIN").await.unwrap();
+    other.query_one(sql::LOCK_KEY.text, &[&super::lock_number("busy")]).await.unwrap();
+    let content =
+        crate::post::Content { title: "t".to_owned(), body: String::new(), author: None, tags: Vec::new() };
+    let once = crate::store::Once { key: "busy".to_owned(), request: content.digest() };
+    let create =
+        async || store.create(content.clone(), Some(once.clone()), jiff::Timestamp::now()).await.unwrap();
+    assert_eq!(create().await, crate::store::Created::InProgress);
+    other.batch_execute("ROLLBACK").await.unwrap();
+    assert!(matches!(create().await, crate::store::Created::New(_)));
+}
+
+/// A client of a schema with some thousand rows.
+async fn filled(schema: &str) -> Option<Client> {
+    let database = postgres(schema).await?;
+    open(&database).await;
+    let Database::Postgres(config) = &database else { unreachable!() };
+    let (client, connection) = config.connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(FILL).await.unwrap();
+    Some(client)
+}
+
+async fn explain(
+    client: &Client,
+    mode: &str,
+    options: &str,
+    text: &str,
+    types: &str,
+    values: &str,
+) -> String {
+    let query = format!(
+        "SET plan_cache_mode = {mode}; PREPARE explained ({types}) AS {text};
+        EXPLAIN ({options}) EXECUTE explained ({values}); DEALLOCATE explained"
+    );
+    let answer = client.simple_query(&query).await.unwrap_or_else(|error| panic!("{error:?}: {query}"));
+    let lines = answer.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn number_after(line: &str, name: &str) -> Option<u64> {
+    let (_, after) = line.split_once(name)?;
+    after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}

@@ -1,0 +1,198 @@
+//! How SQLite does what it is asked: its plans, its work, its statements, its limits.
+
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    time::{Duration, Instant},
+};
+
+use rusqlite::{
+    Connection, Result, StatementStatus,
+    trace::{TraceEvent, TraceEventCodes},
+};
+
+use super::{Sqlite, migrate, sql};
+use crate::store::{Columns, Filter, StoreError, StoreMetrics, metrics::Usage};
+
+const EVERYTHING: Columns = Columns { body: true, tags: true };
+const CONNECTIONS: std::num::NonZero<usize> = std::num::NonZero::new(2).unwrap();
+
+/// Some thousand posts of ten authors, each with three of ten tags of fifty.
+const FILL: &str = "
+    WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10)
+        INSERT INTO authors (name) SELECT 'author ' || n FROM n;
+    WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 50)
+        INSERT INTO tags (name) SELECT 'tag-' || n FROM n;
+    WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 5000)
+        INSERT INTO posts (title, body, created_at, updated_at, version, author_id)
+        SELECT 'post ' || n, 'text', 0, 0, 1, 2 + n % 10 FROM n;
+    INSERT INTO post_tags (post_id, tag_id, author_id)
+        SELECT p.id, 1 + (p.id / 10 + three.value) % 10, p.author_id
+        FROM posts p, json_each('[0, 1, 2]') three;
+    ANALYZE;";
+
+fn filters() -> [Filter; 4] {
+    let tag = || Some("tag-7".to_owned());
+    [
+        Filter::default(),
+        Filter { author: Some(3), tag: None },
+        Filter { author: None, tag: tag() },
+        Filter { author: Some(3), tag: tag() },
+    ]
+}
+
+#[test]
+fn no_statement_reads_a_table_from_end_to_end() {
+    for filled in [true, false] {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate::migrate(&mut connection).unwrap();
+        if filled {
+            connection.execute_batch(FILL).unwrap();
+        }
+        let lists = filters().map(|filter| sql::list(&filter).text);
+        let others = [
+            sql::READ.text,
+            sql::ADD_AUTHOR.text,
+            sql::ADD_TAGS.text,
+            sql::INSERT.text,
+            sql::UPDATE.text,
+            sql::UNTAG.text,
+            sql::TAG.text,
+            sql::DELETE.text,
+            sql::FIND.text,
+            sql::FIND_KEY.text,
+            sql::NOTE_KEY.text,
+            sql::FORGET_KEYS.text,
+        ];
+        for text in lists.into_iter().chain(others) {
+            for step in plan(&connection, text) {
+                // The array that a list was passed in is no table.
+                let scans = step.starts_with("SCAN")
+                    && !step.contains("VIRTUAL TABLE")
+                    && step != "SCAN CONSTANT ROW";
+                assert!(!scans && !step.contains("TEMP B-TREE FOR ORDER"), "{step} in {text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_deep_inside_costs_what_the_first_one_costs() {
+    let store = filled().await;
+    for filter in filters() {
+        let work = async |before: i64| {
+            let filter = filter.clone();
+            store.list(&filter, before, 20, EVERYTHING).await.unwrap();
+            let work = store.readers().run(move |connection, _| {
+                let mut statement = connection.prepare(sql::list(&filter).text)?;
+                for (name, value) in [(":before", before), (":limit", 20), (":body", 1), (":tags", 1)] {
+                    let index = statement.parameter_index(name)?.unwrap();
+                    statement.raw_bind_parameter(index, value)?;
+                }
+                if let Some(index) = statement.parameter_index(":author")? {
+                    statement.raw_bind_parameter(index, filter.author)?;
+                }
+                if let Some(index) = statement.parameter_index(":tag")? {
+                    statement.raw_bind_parameter(index, filter.tag.as_deref())?;
+                }
+                let mut rows = statement.raw_query();
+                let mut count = 0;
+                while rows.next()?.is_some() {
+                    count += 1;
+                }
+                drop(rows);
+                let steps = statement.get_status(StatementStatus::VmStep);
+                assert_eq!(statement.get_status(StatementStatus::FullscanStep), 0);
+                assert_eq!(statement.get_status(StatementStatus::Sort), 0);
+                Ok((count, steps))
+            });
+            work.await.unwrap()
+        };
+        let (first, deep) = (work(i64::MAX).await, work(1500).await);
+        assert_eq!((first.0, deep.0), (20, 20), "{filter}");
+        // Pages hold the same number of tags but for chance at their edges.
+        assert!(
+            f64::from(deep.1) <= f64::from(first.1) * 1.05,
+            "{filter}: {} then {} steps",
+            first.1,
+            deep.1
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_any_length_is_one_statement() {
+    let store = filled().await;
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&sent);
+    let traced = store.readers().run(move |connection, _| {
+        connection.trace_v2(
+            TraceEventCodes::SQLITE_TRACE_STMT,
+            Some(move |event: TraceEvent<'_>| {
+                if let TraceEvent::Stmt(_, text) = event {
+                    log.lock().unwrap().push(text.to_owned());
+                }
+            }),
+        )
+    });
+    traced.await.unwrap();
+    for limit in [1, 100] {
+        for filter in filters() {
+            assert_eq!(store.list(&filter, i64::MAX, limit, EVERYTHING).await.unwrap().len(), limit as usize);
+            let sent = std::mem::take(&mut *sent.lock().unwrap());
+            assert_eq!(sent.len(), 1, "{sent:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_waits_for_a_connection_for_a_second_at_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let metrics = StoreMetrics::new().unwrap();
+    let store = Sqlite::file(&folder.path().join("posts.db"), CONNECTIONS, &metrics);
+    store.migrate().await.unwrap();
+    let usage = store.usage();
+    let (release, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let occupy = |_| {
+        let held = Arc::clone(&held);
+        let lane = store.readers().clone();
+        // The channel's end is what releases them.
+        tokio::spawn(
+            async move { lane.run(move |_, _| Result::Ok(held.lock().unwrap().recv().is_err())).await },
+        )
+    };
+    let holders: Vec<_> = (0..2).map(occupy).collect();
+    while usage()[1].in_use < 2 {
+        tokio::task::yield_now().await;
+    }
+    let start = Instant::now();
+    assert!(matches!(store.ping().await, Err(StoreError::Busy)));
+    let waited = start.elapsed();
+    assert!(waited >= Duration::from_secs(1) && waited < Duration::from_secs(5), "{waited:?}");
+    // The writer is another lane: it is not held up.
+    assert_eq!(usage()[0], Usage { pool: "writer", max: 1, in_use: 0, idle: 1, waiting: 0 });
+    assert_eq!((usage()[1].max, usage()[1].waiting), (2, 0));
+    drop(release);
+    for holder in holders {
+        holder.await.unwrap().unwrap();
+    }
+    store.ping().await.unwrap();
+    assert_eq!((usage()[1].in_use, usage()[1].idle), (0, 2));
+}
+
+async fn filled() -> Sqlite {
+    let store = Sqlite::memory(&StoreMetrics::new().unwrap());
+    store.migrate().await.unwrap();
+    store.writer.run(|connection, _| connection.execute_batch(FILL)).await.unwrap();
+    store
+}
+
+fn plan(connection: &Connection, text: &str) -> Vec<String> {
+    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {text}")).unwrap();
+    let mut rows = statement.raw_query();
+    let mut steps = Vec::new();
+    while let Some(row) = rows.next().unwrap() {
+        steps.push(row.get("detail").unwrap());
+    }
+    steps
+}
