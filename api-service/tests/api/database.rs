@@ -1,4 +1,4 @@
-//! A Postgres that comes late, goes away, stands still, is full, refuses, and comes back: 503s in time, never a 500.
+//! A database that comes late, goes away, stands still, is full, refuses, and comes back: 503s in time, never a 500.
 
 use std::{
     env,
@@ -242,6 +242,24 @@ async fn a_full_disk_costs_writes_only() {
         assert_eq!(app.get(&path).await.status, StatusCode::OK);
     }
     admin.batch_execute("DROP TRIGGER full_disk ON posts").await.unwrap();
+    app.post("new").await;
+}
+
+#[tokio::test]
+async fn an_sqlite_file_that_another_process_writes_to_costs_writes_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("posts.db");
+    let app = App::ready(&[&format!("--database-url=sqlite:{}", file.display())]).await;
+    let path = format!("/posts/{}", app.post("kept").await);
+    let other = rusqlite::Connection::open(file).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let start = Instant::now();
+    let writes = join_all((0..4).map(|_| app.json("POST", "/posts", post_json("new"))));
+    let (writes, read) = tokio::join!(writes, app.get(&path));
+    writes.iter().for_each(assert_unavailable);
+    assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
+    assert_eq!(read.status, StatusCode::OK);
+    other.execute_batch("ROLLBACK").unwrap();
     app.post("new").await;
 }
 

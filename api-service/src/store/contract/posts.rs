@@ -153,7 +153,7 @@ async fn loses_no_write_among_many(store: &Store) {
 }
 
 async fn adds_new_names_once_among_many(store: &Store) {
-    // In other orders, each two of them would wait for each other if names were added in the order given.
+    // Given in either order: the same author and tags, which most of these find to be new.
     let orders = [["new-1", "new-2", "new-3"], ["new-3", "new-2", "new-1"]];
     let writes = (0..12).map(|number: usize| create(store, tagged("newcomer", &orders[number % 2])));
     let posts = futures::future::join_all(writes).await;

@@ -7,8 +7,9 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use super::{Postgres, sql};
 use crate::{
     config::Database,
+    post::Content,
     store::{
-        Filter, StoreError, StoreMetrics,
+        Created, Filter, Once, StoreError, StoreMetrics,
         contract::{CONNECTIONS, open, postgres},
         metrics::Usage,
     },
@@ -134,14 +135,30 @@ async fn a_key_that_another_transaction_works_on_is_in_progress_at_once() {
     tokio::spawn(connection);
     other.batch_execute("BEGIN").await.unwrap();
     other.query_one(sql::LOCK_KEY.text, &[&super::lock_number("busy")]).await.unwrap();
-    let content =
-        crate::post::Content { title: "t".to_owned(), body: String::new(), author: None, tags: Vec::new() };
-    let once = crate::store::Once { key: "busy".to_owned(), request: content.digest() };
+    let content = Content { title: "t".to_owned(), body: String::new(), author: None, tags: Vec::new() };
+    let once = Once { key: "busy".to_owned(), request: content.digest() };
     let create =
         async || store.create(content.clone(), Some(once.clone()), jiff::Timestamp::now()).await.unwrap();
-    assert_eq!(create().await, crate::store::Created::InProgress);
+    assert_eq!(create().await, Created::InProgress);
     other.batch_execute("ROLLBACK").await.unwrap();
-    assert!(matches!(create().await, crate::store::Created::New(_)));
+    assert!(matches!(create().await, Created::New(_)));
+}
+
+#[tokio::test]
+async fn a_connection_that_leads_to_a_read_only_server_is_not_used_again() {
+    let Some(Database::Postgres(config)) = postgres("store_failover").await else { return };
+    let one = std::num::NonZero::<usize>::MIN;
+    let store = Postgres::new(&config, one, &StoreMetrics::new().unwrap()).unwrap();
+    store.migrate().await.unwrap();
+    // As one to a primary that has become a replica; a new connection would find the new primary.
+    let client = store.pool.client().await.unwrap();
+    client.batch_execute("SET default_transaction_read_only = on").await.unwrap();
+    drop(client);
+    let content = || Content { title: "t".to_owned(), body: String::new(), author: None, tags: Vec::new() };
+    let create = async || store.create(content(), None, jiff::Timestamp::now()).await;
+    let refused = create().await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    assert!(matches!(create().await, Ok(Created::New(_))));
 }
 
 /// A client of a schema with some thousand rows.
