@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr, num::NonZero, path::PathBuf, str::FromStr, time:
 use clap::Parser;
 
 use crate::{
+    auth,
     duration::{self, DurationError},
     server,
     telemetry::LogFormat,
@@ -77,6 +78,10 @@ pub struct Config {
     /// How long a CPU job may wait before it is shed with 503 in place of being run.
     #[arg(long, env = "PLIMSOLL_CPU_QUEUE_AGE", default_value = "2s", value_parser = duration::parse)]
     pub cpu_queue_age: Duration,
+
+    /// Bearer tokens.
+    #[command(flatten, next_help_heading = "Tokens")]
+    pub auth: auth::Options,
 
     /// What to log, such as `info` or `plimsoll_api=debug`.
     #[arg(long, env = "PLIMSOLL_LOG", default_value = "info,tokio_postgres=warn")]
@@ -156,6 +161,9 @@ pub enum ConfigError {
     /// The cache's URL cannot be read.
     #[error("PLIMSOLL_CACHE_URL is not a redis:// URL")]
     CacheUrl(#[source] redis::RedisError),
+    /// Tokens cannot be checked with these settings.
+    #[error(transparent)]
+    Auth(#[from] auth::AuthError),
     /// The latency targets make no histogram.
     #[error("PLIMSOLL_LATENCY_TARGETS make no histogram")]
     Metrics(#[source] prometheus::Error),

@@ -9,7 +9,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{cpu::CpuError, store::StoreError, telemetry};
+use crate::{auth, cpu::CpuError, store::StoreError, telemetry};
 
 /// Seconds after which a client that met an overload may try again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -33,6 +33,15 @@ pub enum ApiError {
         /// For the client.
         detail: String,
     },
+    /// 401: a write without a token.
+    #[error("writing needs a bearer token in the header Authorization")]
+    MissingToken,
+    /// 401: the token is not good, for this reason.
+    #[error("{0}")]
+    InvalidToken(&'static str),
+    /// 403: the token is good, but not for writing.
+    #[error("the token's scope does not hold {}", auth::SCOPE)]
+    InsufficientScope,
     /// 404: no post has this id.
     #[error("no post has this id")]
     PostNotFound,
@@ -84,6 +93,9 @@ impl ApiError {
         match self {
             Self::BadRequest { .. } => (StatusCode::BAD_REQUEST, "bad_request"),
             Self::InvalidField { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_field"),
+            Self::MissingToken => (StatusCode::UNAUTHORIZED, "missing_token"),
+            Self::InvalidToken(_) => (StatusCode::UNAUTHORIZED, "invalid_token"),
+            Self::InsufficientScope => (StatusCode::FORBIDDEN, "insufficient_scope"),
             Self::PostNotFound => (StatusCode::NOT_FOUND, "post_not_found"),
             Self::RouteNotFound => (StatusCode::NOT_FOUND, "route_not_found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
@@ -94,6 +106,19 @@ impl ApiError {
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
+    }
+
+    /// What a client has to do to be let in (RFC 6750, section 3); without a token, no error is named.
+    fn challenge(&self) -> Option<HeaderValue> {
+        let challenge = match self {
+            Self::MissingToken => return Some(HeaderValue::from_static("Bearer")),
+            Self::InvalidToken(why) => format!(r#"Bearer error="invalid_token", error_description="{why}""#),
+            Self::InsufficientScope => {
+                format!(r#"Bearer error="insufficient_scope", scope="{}""#, auth::SCOPE)
+            }
+            _ => return None,
+        };
+        HeaderValue::try_from(challenge).ok()
     }
 }
 
@@ -137,6 +162,9 @@ impl IntoResponse for ApiError {
         let mut response = (status, [(header::CONTENT_TYPE, content_type)], Json(problem)).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if let Some(challenge) = self.challenge() {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         match self {
             Self::Overloaded => _ = response.extensions_mut().insert(Shed),

@@ -1,9 +1,11 @@
 //! A small HTTP API over posts, made to be scaled by its latency. This crate never talks to Kubernetes.
 //!
-//! Reading order: [`config`], [`router`], [`edge`] (what every request passes), [`routes`], [`store`] and [`cache`]
+//! Reading order: [`config`], [`router`], [`edge`] and [`admission`] (what every request passes), [`routes`], [`store`] and [`cache`]
 //! (where posts live), [`cpu`] (work that must not block the event loop), [`server`] and [`shutdown`] (connections
 //! and how they end).
 
+pub mod admission;
+pub mod auth;
 pub mod cache;
 pub mod config;
 pub mod cpu;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
 
 use crate::{
-    edge,
+    admission, edge,
     error::ApiError,
     extract::REQUEST_BYTES_MAX,
     health,
@@ -18,7 +18,8 @@ pub fn build(state: Arc<AppState>) -> Router {
     let api = Router::new()
         .route("/posts", get(posts::list).post(posts::create))
         .route("/posts/{id}", get(posts::read).put(posts::replace).delete(posts::delete))
-        .route("/work", get(work::burn))
+        .route("/work", get(work::burn));
+    let api = admission::guarded(api, &state)
         .fallback(async || ApiError::RouteNotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))

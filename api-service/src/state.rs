@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    auth::Verifier,
     cache::Cache,
     config::{Config, ConfigError, Database},
     cpu::CpuPool,
@@ -29,6 +30,8 @@ pub struct AppState {
     pub metrics: Metrics,
     /// The cache of posts, or nothing at all.
     pub cache: Cache,
+    /// What checks bearer tokens; without it, writes are open.
+    pub auth: Option<Verifier>,
     /// The workers for CPU work.
     pub cpu: CpuPool,
     /// What the probes answer.
@@ -51,10 +54,14 @@ impl AppState {
             .cpu_workers
             .unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN));
         let cpu = CpuPool::new(workers, config.cpu_queue, config.cpu_queue_age);
+        let auth = Verifier::new(&config.auth)?;
+        if auth.is_none() {
+            tracing::info!("no key for tokens is set: writes are open to everyone");
+        }
         let database = config.database()?;
         let health = Health::default();
         let store = OnceLock::new();
-        Ok(Arc::new(Self { config, database, metrics, cache, cpu, health, lifecycle, store }))
+        Ok(Arc::new(Self { config, database, metrics, cache, auth, cpu, health, lifecycle, store }))
     }
 
     /// The store, once its schema is in place.

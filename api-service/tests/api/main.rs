@@ -3,6 +3,7 @@
 // Clippy knows test functions, but not their helpers: in both, a panic is how a test fails.
 #![allow(clippy::unwrap_used)]
 
+mod auth;
 mod cache;
 mod connections;
 mod database;
