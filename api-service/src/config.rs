@@ -7,7 +7,7 @@ use clap::Parser;
 use crate::{
     auth,
     duration::{self, DurationError},
-    server,
+    rate_limit, server,
     telemetry::LogFormat,
 };
 
@@ -82,6 +82,10 @@ pub struct Config {
     /// Bearer tokens.
     #[command(flatten, next_help_heading = "Tokens")]
     pub auth: auth::Options,
+
+    /// Limits on callers.
+    #[command(flatten, next_help_heading = "Rate limit")]
+    pub rate_limit: rate_limit::Options,
 
     /// What to log, such as `info` or `plimsoll_api=debug`.
     #[arg(long, env = "PLIMSOLL_LOG", default_value = "info,tokio_postgres=warn")]

@@ -82,10 +82,11 @@ impl<'a> Measure<'a> {
 
     fn finish(mut self, response: &Response) {
         self.finished = true;
-        if response.extensions().get::<Shed>().is_some() {
-            self.metrics.requests_shed.inc();
-        } else {
-            self.observe(response.status().as_str());
+        match response.extensions().get::<Shed>() {
+            Some(Shed::Load) => self.metrics.requests_shed.inc(),
+            // The limiter has counted it.
+            Some(Shed::RateLimit) => {}
+            None => self.observe(response.status().as_str()),
         }
     }
 

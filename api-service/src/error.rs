@@ -60,6 +60,12 @@ pub enum ApiError {
     /// 415: the body is not declared as JSON.
     #[error("send the body as JSON, with content-type: application/json")]
     NotJson,
+    /// 429: the caller has sent more than the rate limit allows.
+    #[error("you have sent more requests than the rate limit allows; see the header Retry-After")]
+    RateLimited {
+        /// When one more may come.
+        retry_after_seconds: u64,
+    },
     /// 503: more work than this replica can do now; nothing was done.
     #[error("this replica is at its limit; try again shortly")]
     Overloaded,
@@ -101,6 +107,7 @@ impl ApiError {
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json"),
+            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
@@ -134,9 +141,14 @@ struct Problem<'a> {
     field: Option<&'a str>,
 }
 
-/// Marks a response as shed by load: it leaves the latency histogram and counts as shed.
-#[derive(Debug, Clone, Copy)]
-pub struct Shed;
+/// Marks a response as refused before any work: it leaves the latency histogram, which its quick answer would flatter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// There is more work than this replica can do. It counts as load: another replica would have done it.
+    Load,
+    /// The caller is at its limit. It does not count as load: no number of replicas would let it through.
+    RateLimit,
+}
 
 /// Why a response is a 500; the edge logs it, with the request's id.
 #[derive(Debug, Clone)]
@@ -167,7 +179,11 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         match self {
-            Self::Overloaded => _ = response.extensions_mut().insert(Shed),
+            Self::Overloaded => _ = response.extensions_mut().insert(Shed::Load),
+            Self::RateLimited { retry_after_seconds } => {
+                response.headers_mut().insert(header::RETRY_AFTER, retry_after_seconds.into());
+                response.extensions_mut().insert(Shed::RateLimit);
+            }
             Self::Internal { cause } => _ = response.extensions_mut().insert(Cause(cause.into())),
             _ => {}
         }

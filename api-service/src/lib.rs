@@ -16,6 +16,7 @@ pub mod extract;
 pub mod health;
 pub mod metrics;
 pub mod post;
+pub mod rate_limit;
 pub mod redis_link;
 pub mod router;
 pub mod routes;

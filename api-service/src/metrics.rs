@@ -38,6 +38,8 @@ pub struct Metrics {
     pub cache_misses: IntCounter,
     /// Reads that could not ask the cache, or that it failed.
     pub cache_errors: IntCounter,
+    /// Requests that the rate limit was asked about, by what it said and who said it.
+    pub rate_limit_requests: IntCounterVec,
     /// How late the event loop runs a task that is due.
     pub event_loop_lag: Histogram,
     process_cpu: Counter,
@@ -64,6 +66,10 @@ impl Metrics {
             Opts::new("cache_requests_total", "Reads that asked the cache, by what it said."),
             &["result"],
         )?;
+        let rate_limit_requests = IntCounterVec::new(
+            Opts::new("rate_limit_requests_total", "Requests judged by the rate limit, by result and judge."),
+            &["result", "by"],
+        )?;
         let lag_opts =
             HistogramOpts::new("event_loop_lag_seconds", "How late the event loop runs a task that is due.");
         let event_loop_lag = Histogram::with_opts(lag_opts.buckets(LADDER_SECONDS.to_vec()))?;
@@ -80,6 +86,7 @@ impl Metrics {
         registry.register(Box::new(requests_in_flight.clone()))?;
         registry.register(Box::new(requests_shed.clone()))?;
         registry.register(Box::new(cache.clone()))?;
+        registry.register(Box::new(rate_limit_requests.clone()))?;
         registry.register(Box::new(event_loop_lag.clone()))?;
         registry.register(Box::new(process_cpu.clone()))?;
         registry.register(Box::new(process_memory.clone()))?;
@@ -92,6 +99,7 @@ impl Metrics {
             cache_hits: cache.with_label_values(&["hit"]),
             cache_misses: cache.with_label_values(&["miss"]),
             cache_errors: cache.with_label_values(&["error"]),
+            rate_limit_requests,
             event_loop_lag,
             process_cpu,
             process_memory,

@@ -14,6 +14,7 @@ use crate::{
     error::ApiError,
     health::Health,
     metrics::Metrics,
+    rate_limit::RateLimit,
     redis_link::RedisLink,
     shutdown::Lifecycle,
     store::Store,
@@ -32,6 +33,8 @@ pub struct AppState {
     pub cache: Cache,
     /// What checks bearer tokens; without it, writes are open.
     pub auth: Option<Verifier>,
+    /// What limits callers; without it, each may send as much as there is room for.
+    pub rate_limit: Option<RateLimit>,
     /// The workers for CPU work.
     pub cpu: CpuPool,
     /// What the probes answer.
@@ -49,6 +52,8 @@ impl AppState {
     pub fn new(config: Config, lifecycle: Arc<Lifecycle>) -> Result<Arc<Self>, ConfigError> {
         let metrics = Metrics::new(&config.latency_targets.0).map_err(ConfigError::Metrics)?;
         let redis = config.cache()?.map(RedisLink::new);
+        let limited = metrics.rate_limit_requests.clone();
+        let rate_limit = RateLimit::new(&config.rate_limit, redis.clone(), limited);
         let cache = Cache::new(redis, &metrics);
         let workers = config
             .cpu_workers
@@ -61,7 +66,18 @@ impl AppState {
         let database = config.database()?;
         let health = Health::default();
         let store = OnceLock::new();
-        Ok(Arc::new(Self { config, database, metrics, cache, auth, cpu, health, lifecycle, store }))
+        Ok(Arc::new(Self {
+            config,
+            database,
+            metrics,
+            cache,
+            auth,
+            rate_limit,
+            cpu,
+            health,
+            lifecycle,
+            store,
+        }))
     }
 
     /// The store, once its schema is in place.

@@ -35,6 +35,7 @@ const LEEWAY_MAX: Duration = Duration::from_mins(1);
 
 /// The settings for tokens.
 #[derive(Debug, Clone, Args)]
+#[group(id = "auth-options")]
 pub struct Options {
     /// The secret of tokens signed with HS256, of at least 32 bytes. With this or a public key, writes need a token.
     #[arg(long, env = "PLIMSOLL_AUTH_JWT_SECRET", default_value = "", hide_env_values = true)]

@@ -13,3 +13,4 @@ mod observability;
 mod overload;
 mod posts;
 mod process;
+mod rate_limit;
