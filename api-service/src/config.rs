@@ -7,7 +7,7 @@ use clap::Parser;
 use crate::{
     auth,
     duration::{self, DurationError},
-    rate_limit, server,
+    limits, rate_limit, server,
     telemetry::LogFormat,
 };
 
@@ -86,6 +86,10 @@ pub struct Config {
     /// Limits on callers.
     #[command(flatten, next_help_heading = "Rate limit")]
     pub rate_limit: rate_limit::Options,
+
+    /// What may come in.
+    #[command(flatten, next_help_heading = "Input")]
+    pub limits: limits::Options,
 
     /// What to log, such as `info` or `plimsoll_api=debug`.
     #[arg(long, env = "PLIMSOLL_LOG", default_value = "info,tokio_postgres=warn")]

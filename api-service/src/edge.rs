@@ -12,6 +12,7 @@ use futures::FutureExt;
 
 use crate::{
     error::{ApiError, Cause, Shed},
+    limits,
     metrics::{Metrics, method_label},
     state::AppState,
 };
@@ -38,7 +39,13 @@ pub async fn guard(State(state): State<Arc<AppState>>, request: Request, next: N
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let measure = Measure::start(&state.metrics, method, route);
 
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let answer = async {
+        match limits::refuse(&request) {
+            Some(error) => error.into_response(),
+            None => next.run(request).await,
+        }
+    };
+    let answer = AssertUnwindSafe(answer).catch_unwind();
     let mut response = match tokio::time::timeout(state.config.request_timeout, answer).await {
         Ok(Ok(response)) => response,
         // The panic hook has logged its message and place.
@@ -51,6 +58,7 @@ pub async fn guard(State(state): State<Arc<AppState>>, request: Request, next: N
         tracing::error!(request.id = id, http.method = method, http.route = route, %cause, "request failed");
     }
     response.headers_mut().insert(REQUEST_ID, id);
+    limits::tell(&mut response);
     response
 }
 

@@ -9,7 +9,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{auth, cpu::CpuError, store::StoreError, telemetry};
+use crate::{auth, cpu::CpuError, limits, store::StoreError, telemetry};
 
 /// Seconds after which a client that met an overload may try again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -51,6 +51,15 @@ pub enum ApiError {
     /// 405: the path exists, with other methods (see the `Allow` header).
     #[error("this path does not answer this method; see the Allow header")]
     MethodNotAllowed,
+    /// 408: the body did not arrive in time.
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
+    /// 414: the path and query are longer than any that could be meant.
+    #[error("path and query must have at most {} bytes", limits::URI_BYTES_MAX)]
+    UriTooLong,
+    /// 431: the headers are larger than any that could be meant.
+    #[error("names and values of headers must have at most {} bytes", limits::HEADER_BYTES_MAX)]
+    HeadTooLarge,
     /// 413: the body is longer than any that could be accepted.
     #[error("the request's body must have at most {limit_bytes} bytes")]
     BodyTooLarge {
@@ -105,6 +114,9 @@ impl ApiError {
             Self::PostNotFound => (StatusCode::NOT_FOUND, "post_not_found"),
             Self::RouteNotFound => (StatusCode::NOT_FOUND, "route_not_found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long"),
+            Self::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json"),
             Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),

@@ -8,7 +8,7 @@ use crate::{
     admission, edge,
     error::ApiError,
     extract::REQUEST_BYTES_MAX,
-    health,
+    health, limits,
     routes::{metrics, posts, work},
     state::AppState,
 };
@@ -21,7 +21,7 @@ pub fn build(state: Arc<AppState>) -> Router {
         .route("/work", get(work::burn));
     let api = admission::guarded(api, &state)
         .fallback(async || ApiError::RouteNotFound)
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .method_not_allowed_fallback(limits::other_method)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), edge::guard));
     let probes = Router::new()
@@ -29,6 +29,12 @@ pub fn build(state: Arc<AppState>) -> Router {
         .route("/readyz", get(health::ready))
         .route("/startupz", get(health::started))
         .route("/health", get(health::report))
-        .route("/metrics", get(metrics::text));
-    api.merge(probes).with_state(state)
+        .route("/metrics", get(metrics::text))
+        .method_not_allowed_fallback(limits::other_method);
+    let across = limits::cross_origin(&state.config.limits);
+    let router = api.merge(probes).with_state(state);
+    match across {
+        Some(layer) => router.layer(layer),
+        None => router,
+    }
 }
