@@ -16,6 +16,7 @@ pub mod extract;
 pub mod health;
 pub mod limits;
 pub mod metrics;
+pub mod openapi;
 pub mod post;
 pub mod rate_limit;
 pub mod redis_link;

@@ -8,7 +8,7 @@ use crate::{
     admission, edge,
     error::ApiError,
     extract::REQUEST_BYTES_MAX,
-    health, limits,
+    health, limits, openapi,
     routes::{metrics, posts, work},
     state::AppState,
 };
@@ -30,6 +30,8 @@ pub fn build(state: Arc<AppState>) -> Router {
         .route("/startupz", get(health::started))
         .route("/health", get(health::report))
         .route("/metrics", get(metrics::text))
+        .route("/openapi.json", get(openapi::document))
+        .route("/docs", get(openapi::page))
         .method_not_allowed_fallback(limits::other_method);
     let across = limits::cross_origin(&state.config.limits);
     let router = api.merge(probes).with_state(state);

@@ -10,6 +10,7 @@ mod database;
 mod harness;
 mod inputs;
 mod observability;
+mod openapi;
 mod overload;
 mod posts;
 mod process;
