@@ -1,4 +1,4 @@
-//! Every setting, read once from flags and environment. Never prints a secret: URLs redact themselves.
+//! Every setting, read once from flags, environment and a file (see [`crate::config_file`]). Never prints a secret: URLs redact themselves.
 
 use std::{fmt, net::SocketAddr, num::NonZero, path::PathBuf, str::FromStr, time::Duration};
 
@@ -15,6 +15,10 @@ use crate::{
 #[derive(Debug, Clone, Parser)]
 #[command(name = "plimsoll-api", version, about = "An HTTP API over posts, made to be scaled by its latency")]
 pub struct Config {
+    /// A YAML file of settings under the names of these flags; a flag or a variable goes before it.
+    #[arg(long, env = "PLIMSOLL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// The address to listen on.
     #[arg(long, env = "PLIMSOLL_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,

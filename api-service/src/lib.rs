@@ -8,6 +8,7 @@ pub mod admission;
 pub mod auth;
 pub mod cache;
 pub mod config;
+pub mod config_file;
 pub mod cpu;
 pub mod duration;
 pub mod edge;
