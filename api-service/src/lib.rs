@@ -28,6 +28,7 @@ pub mod shutdown;
 pub mod state;
 pub mod store;
 pub mod telemetry;
+pub mod trace_context;
 
 use std::{net::SocketAddr, num::NonZero, sync::Arc};
 
