@@ -1,12 +1,13 @@
-//! Every setting, read once from flags and environment. Never prints a secret: URLs redact themselves.
+//! Every setting, read once from flags, environment and a file (see [`crate::config_file`]). Never prints a secret: URLs redact themselves.
 
 use std::{fmt, net::SocketAddr, num::NonZero, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Parser;
 
 use crate::{
+    auth,
     duration::{self, DurationError},
-    server,
+    limits, rate_limit, server,
     telemetry::LogFormat,
 };
 
@@ -14,6 +15,10 @@ use crate::{
 #[derive(Debug, Clone, Parser)]
 #[command(name = "plimsoll-api", version, about = "An HTTP API over posts, made to be scaled by its latency")]
 pub struct Config {
+    /// A YAML file of settings under the names of these flags; a flag or a variable goes before it.
+    #[arg(long, env = "PLIMSOLL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// The address to listen on.
     #[arg(long, env = "PLIMSOLL_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
@@ -81,6 +86,18 @@ pub struct Config {
     /// How long a CPU job may wait before it is shed with 503 in place of being run.
     #[arg(long, env = "PLIMSOLL_CPU_QUEUE_AGE", default_value = "2s", value_parser = duration::parse)]
     pub cpu_queue_age: Duration,
+
+    /// Bearer tokens.
+    #[command(flatten, next_help_heading = "Tokens")]
+    pub auth: auth::Options,
+
+    /// Limits on callers.
+    #[command(flatten, next_help_heading = "Rate limit")]
+    pub rate_limit: rate_limit::Options,
+
+    /// What may come in.
+    #[command(flatten, next_help_heading = "Input")]
+    pub limits: limits::Options,
 
     /// What to log, such as `info` or `plimsoll_api=debug`.
     #[arg(long, env = "PLIMSOLL_LOG", default_value = "info,tokio_postgres=warn")]
@@ -167,6 +184,9 @@ pub enum ConfigError {
     /// The cache's URL cannot be read.
     #[error("PLIMSOLL_CACHE_URL is not a redis:// URL")]
     CacheUrl(#[source] redis::RedisError),
+    /// Tokens cannot be checked with these settings.
+    #[error(transparent)]
+    Auth(#[from] auth::AuthError),
     /// The latency targets make no histogram.
     #[error("PLIMSOLL_LATENCY_TARGETS make no histogram")]
     Metrics(#[source] prometheus::Error),

@@ -9,11 +9,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
+use tracing::Instrument;
 
 use crate::{
     error::{ApiError, Cause, Shed},
+    limits,
     metrics::{Metrics, method_label},
     state::AppState,
+    trace_context::TraceContext,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -30,15 +33,32 @@ const CLIENT_GONE: &str = "499";
 /// 1. Takes or makes its id, and returns it with the response.
 /// 2. Counts it as in flight, and its latency from here to the response; shed requests are counted apart.
 /// 3. Bounds its time and turns a panic into a 500.
-/// 4. Logs the cause of a 500 with the id, once.
+/// 4. Logs the cause of a 500 with the id and its place in the trace, once.
 pub async fn guard(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    let id = request_id(request.headers());
+    let trace = TraceContext::of(request.headers());
+    let id = request_id(request.headers(), trace);
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let measure = Measure::start(&state.metrics, method, route);
 
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    // At debug, which nothing in the ordinary filter asks for: a span that nobody reads costs nothing.
+    let span = tracing::debug_span!(
+        "request",
+        otel.kind = "server",
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = tracing::field::Empty,
+        trace.id = %trace.trace,
+        span.id = %trace.span,
+    );
+    let answer = async {
+        match limits::refuse(&request) {
+            Some(error) => error.into_response(),
+            None => next.run(request).await,
+        }
+    };
+    let answer = AssertUnwindSafe(answer.instrument(span.clone())).catch_unwind();
     let mut response = match tokio::time::timeout(state.config.request_timeout, answer).await {
         Ok(Ok(response)) => response,
         // The panic hook has logged its message and place.
@@ -46,22 +66,31 @@ pub async fn guard(State(state): State<Arc<AppState>>, request: Request, next: N
         Err(_) => ApiError::Timeout.into_response(),
     };
     measure.finish(&response);
+    span.record("http.response.status_code", response.status().as_u16());
     if let Some(Cause(cause)) = response.extensions_mut().remove::<Cause>() {
         let id = id.to_str().unwrap_or_default();
-        tracing::error!(request.id = id, http.method = method, http.route = route, %cause, "request failed");
+        tracing::error!(
+            request.id = id,
+            trace.id = %trace.trace,
+            span.id = %trace.span,
+            http.method = method,
+            http.route = route,
+            %cause,
+            "request failed"
+        );
     }
     response.headers_mut().insert(REQUEST_ID, id);
+    limits::tell(&mut response);
     response
 }
 
-/// The client's id when it is short and printable, else a new one of 128 random bits.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+/// The client's id when it is short and printable, else the trace's, so that there is one number to search for.
+fn request_id(headers: &HeaderMap, trace: TraceContext) -> HeaderValue {
     let acceptable = |id: &&HeaderValue| {
         (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
     };
     headers.get(REQUEST_ID).filter(acceptable).cloned().unwrap_or_else(|| {
-        let id = format!("{:032x}", rand::random::<u128>());
-        HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        HeaderValue::try_from(trace.trace.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
     })
 }
 
@@ -82,10 +111,11 @@ impl<'a> Measure<'a> {
 
     fn finish(mut self, response: &Response) {
         self.finished = true;
-        if response.extensions().get::<Shed>().is_some() {
-            self.metrics.requests_shed.inc();
-        } else {
-            self.observe(response.status().as_str());
+        match response.extensions().get::<Shed>() {
+            Some(Shed::Load) => self.metrics.requests_shed.inc(),
+            // The limiter has counted it.
+            Some(Shed::RateLimit) => {}
+            None => self.observe(response.status().as_str()),
         }
     }
 
@@ -112,7 +142,8 @@ mod tests {
     use super::*;
 
     fn id_for(sent: &[u8]) -> HeaderValue {
-        request_id(&HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_bytes(sent).unwrap())]))
+        let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_bytes(sent).unwrap())]);
+        request_id(&headers, TraceContext::of(&headers))
     }
 
     #[test]
@@ -121,6 +152,6 @@ mod tests {
         for bad in [&b""[..], b"two words", b"caf\xe9", &[b'a'; 129]] {
             assert_eq!(id_for(bad).len(), 32, "{bad:?}");
         }
-        assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+        assert_ne!(id_for(b""), id_for(b""));
     }
 }

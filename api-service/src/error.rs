@@ -9,7 +9,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{cpu::CpuError, store::StoreError, telemetry};
+use crate::{auth, cpu::CpuError, limits, store::StoreError, telemetry};
 
 /// Seconds after which a client that met an overload may try again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -33,6 +33,15 @@ pub enum ApiError {
         /// For the client.
         detail: String,
     },
+    /// 401: a write without a token.
+    #[error("writing needs a bearer token in the header Authorization")]
+    MissingToken,
+    /// 401: the token is not good, for this reason.
+    #[error("{0}")]
+    InvalidToken(&'static str),
+    /// 403: the token is good, but not for writing.
+    #[error("the token's scope does not hold {}", auth::SCOPE)]
+    InsufficientScope,
     /// 404: no post has this id.
     #[error("no post has this id")]
     PostNotFound,
@@ -48,6 +57,15 @@ pub enum ApiError {
     /// 412: the post's version is none of those that `If-Match` names.
     #[error("the post has changed: its entity tag is none of those in If-Match")]
     PreconditionFailed,
+    /// 408: the body did not arrive in time.
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
+    /// 414: the path and query are longer than any that could be meant.
+    #[error("path and query must have at most {} bytes", limits::URI_BYTES_MAX)]
+    UriTooLong,
+    /// 431: the headers are larger than any that could be meant.
+    #[error("names and values of headers must have at most {} bytes", limits::HEADER_BYTES_MAX)]
+    HeadTooLarge,
     /// 413: the body is longer than any that could be accepted.
     #[error("the request's body must have at most {limit_bytes} bytes")]
     BodyTooLarge {
@@ -60,6 +78,12 @@ pub enum ApiError {
     /// 422: the idempotency key belongs to a request with another body.
     #[error("this Idempotency-Key was used with another body")]
     IdempotencyKeyReused,
+    /// 429: the caller has sent more than the rate limit allows.
+    #[error("you have sent more requests than the rate limit allows; see the header Retry-After")]
+    RateLimited {
+        /// When one more may come.
+        retry_after_seconds: u64,
+    },
     /// 503: more work than this replica can do now; nothing was done.
     #[error("this replica is at its limit; try again shortly")]
     Overloaded,
@@ -93,6 +117,9 @@ impl ApiError {
         match self {
             Self::BadRequest { .. } => (StatusCode::BAD_REQUEST, "bad_request"),
             Self::InvalidField { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_field"),
+            Self::MissingToken => (StatusCode::UNAUTHORIZED, "missing_token"),
+            Self::InvalidToken(_) => (StatusCode::UNAUTHORIZED, "invalid_token"),
+            Self::InsufficientScope => (StatusCode::FORBIDDEN, "insufficient_scope"),
             Self::PostNotFound => (StatusCode::NOT_FOUND, "post_not_found"),
             Self::RouteNotFound => (StatusCode::NOT_FOUND, "route_not_found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
@@ -101,11 +128,28 @@ impl ApiError {
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json"),
             Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long"),
+            Self::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
+            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
+    }
+
+    /// What a client has to do to be let in (RFC 6750, section 3); without a token, no error is named.
+    fn challenge(&self) -> Option<HeaderValue> {
+        let challenge = match self {
+            Self::MissingToken => return Some(HeaderValue::from_static("Bearer")),
+            Self::InvalidToken(why) => format!(r#"Bearer error="invalid_token", error_description="{why}""#),
+            Self::InsufficientScope => {
+                format!(r#"Bearer error="insufficient_scope", scope="{}""#, auth::SCOPE)
+            }
+            _ => return None,
+        };
+        HeaderValue::try_from(challenge).ok()
     }
 }
 
@@ -121,9 +165,14 @@ struct Problem<'a> {
     field: Option<&'a str>,
 }
 
-/// Marks a response as shed by load: it leaves the latency histogram and counts as shed.
-#[derive(Debug, Clone, Copy)]
-pub struct Shed;
+/// Marks a response as refused before any work: it leaves the latency histogram, which its quick answer would flatter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// There is more work than this replica can do. It counts as load: another replica would have done it.
+    Load,
+    /// The caller is at its limit. It does not count as load: no number of replicas would let it through.
+    RateLimit,
+}
 
 /// Why a response is a 500; the edge logs it, with the request's id.
 #[derive(Debug, Clone)]
@@ -150,8 +199,15 @@ impl IntoResponse for ApiError {
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }
+        if let Some(challenge) = self.challenge() {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
         match self {
-            Self::Overloaded => _ = response.extensions_mut().insert(Shed),
+            Self::Overloaded => _ = response.extensions_mut().insert(Shed::Load),
+            Self::RateLimited { retry_after_seconds } => {
+                response.headers_mut().insert(header::RETRY_AFTER, retry_after_seconds.into());
+                response.extensions_mut().insert(Shed::RateLimit);
+            }
             Self::Internal { cause } => _ = response.extensions_mut().insert(Cause(cause.into())),
             _ => {}
         }

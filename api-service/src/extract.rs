@@ -1,5 +1,7 @@
 //! Reads paths, queries and bodies so that every mistake is a 4xx that names the field. Never checks the content itself.
 
+use std::sync::Arc;
+
 use axum::{
     body::{Body, HttpBody},
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::BytesRejection},
@@ -8,7 +10,7 @@ use axum::{
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use crate::{error::ApiError, post::BODY_BYTES_MAX};
+use crate::{error::ApiError, post::BODY_BYTES_MAX, state::AppState};
 
 /// The longest request body: every byte of a post's body written as a six-byte escape, and room for the rest.
 pub const REQUEST_BYTES_MAX: usize = 6 * BODY_BYTES_MAX + 16 * 1024;
@@ -49,10 +51,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+impl<T: DeserializeOwned> FromRequest<Arc<AppState>> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+    async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self, Self::Rejection> {
         if !is_json(request.headers()) {
             return Err(ApiError::NotJson);
         }
@@ -61,8 +63,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         if Body::size_hint(request.body()).lower() > REQUEST_BYTES_MAX as u64 {
             return Err(too_large);
         }
-        let bytes = Bytes::from_request(request, state)
+        let limit = state.config.limits.body_timeout;
+        let bytes = tokio::time::timeout(limit, Bytes::from_request(request, state))
             .await
+            .map_err(|_| ApiError::BodyTimeout)?
             .map_err(|rejection| unreadable(&rejection, too_large))?;
         // Serde would also read a struct from an array of its fields, which is no form that we promise.
         if !bytes.trim_ascii_start().starts_with(b"{") {

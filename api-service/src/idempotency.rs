@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName};
 
-use crate::{error::ApiError, post::Content, store::Once};
+use crate::{auth::Subject, error::ApiError, post::Content, store::Once};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -12,11 +12,15 @@ pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed")
 /// The longest key, in characters; a UUID has 36.
 const KEY_CHARS_MAX: usize = 255;
 
-/// The key of a request for `content`; nothing when it has none.
+/// The key of a request for `content` by `caller`; nothing when it has none. Callers with a token have keys of their own.
 ///
 /// # Errors
 /// [`ApiError::BadRequest`] for more than one key, or one that is empty, too long, or not of visible ASCII.
-pub fn once(headers: &HeaderMap, content: &Content) -> Result<Option<Once>, ApiError> {
+pub fn once(
+    headers: &HeaderMap,
+    caller: Option<&Subject>,
+    content: &Content,
+) -> Result<Option<Once>, ApiError> {
     let mut keys = headers.get_all(&KEY).iter();
     let Some(key) = keys.next() else { return Ok(None) };
     let visible = |bytes: &&[u8]| bytes.iter().all(u8::is_ascii_graphic);
@@ -29,5 +33,7 @@ pub fn once(headers: &HeaderMap, content: &Content) -> Result<Option<Once>, ApiE
             format!("Idempotency-Key must be one key of 1 to {KEY_CHARS_MAX} visible ASCII characters");
         ApiError::invalid_parameter(KEY.as_str(), detail)
     })?;
-    Ok(Some(Once { key: key.to_owned(), request: content.digest() }))
+    // A space is in no key, so that no caller can write another's.
+    let key = caller.map_or_else(|| key.to_owned(), |Subject(subject)| format!("{key} {subject}"));
+    Ok(Some(Once { key, request: content.digest() }))
 }

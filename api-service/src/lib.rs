@@ -1,12 +1,15 @@
 //! A small HTTP API over posts, made to be scaled by its latency. This crate never talks to Kubernetes.
 //!
-//! Reading order: [`config`], [`router`], [`edge`] (what every request passes), [`routes`], [`store`] and [`cache`]
+//! Reading order: [`config`], [`router`], [`edge`] and [`admission`] (what every request passes), [`routes`], [`store`] and [`cache`]
 //! (where posts live), [`cpu`] (work that must not block the event loop), [`server`] and [`shutdown`] (connections
 //! and how they end).
 
+pub mod admission;
+pub mod auth;
 pub mod cache;
 pub mod coding;
 pub mod config;
+pub mod config_file;
 pub mod cpu;
 pub mod cursor;
 pub mod duration;
@@ -17,9 +20,12 @@ pub mod extract;
 pub mod fields;
 pub mod health;
 pub mod idempotency;
+pub mod limits;
 pub mod metrics;
+pub mod openapi;
 pub mod page;
 pub mod post;
+pub mod rate_limit;
 pub mod redis_link;
 pub mod representation;
 pub mod router;
@@ -29,6 +35,7 @@ pub mod shutdown;
 pub mod state;
 pub mod store;
 pub mod telemetry;
+pub mod trace_context;
 
 use std::{net::SocketAddr, num::NonZero, sync::Arc};
 

@@ -1,7 +1,9 @@
 //! The `plimsoll-api` binary: reads the configuration, starts telemetry, runs the service. It decides nothing itself.
 
-use clap::Parser;
-use plimsoll_api::{config::Config, telemetry};
+use plimsoll_api::{
+    config_file::{self, LoadError},
+    telemetry,
+};
 
 // musl's own allocator takes one lock for every call. On a static build a read from the cache cost 21 µs of CPU in
 // place of 36 µs; other routes differed by no more than noise, and idle memory grew from 6 MB to 15 MB.
@@ -9,7 +11,12 @@ use plimsoll_api::{config::Config, telemetry};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> anyhow::Result<()> {
-    let config = Config::parse();
+    let config = match config_file::load(std::env::args_os()) {
+        Ok(config) => config,
+        // Prints help to standard output, mistakes to standard error, and ends with the matching code.
+        Err(LoadError::Arguments(error)) => error.exit(),
+        Err(error) => return Err(error.into()),
+    };
     telemetry::init(&config.log, config.log_format)?;
     let threads = plimsoll_api::runtime_threads();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub cache_errors: IntCounter,
     /// Connections and statements of the store.
     pub database: StoreMetrics,
+    /// Requests that the rate limit was asked about, by what it said and who said it.
+    pub rate_limit_requests: IntCounterVec,
     /// How late the event loop runs a task that is due.
     pub event_loop_lag: Histogram,
     process_cpu: Counter,
@@ -71,6 +73,10 @@ impl Metrics {
             &["layer", "result"],
         )?;
         let database = StoreMetrics::new()?;
+        let rate_limit_requests = IntCounterVec::new(
+            Opts::new("rate_limit_requests_total", "Requests judged by the rate limit, by result and judge."),
+            &["result", "by"],
+        )?;
         let lag_opts =
             HistogramOpts::new("event_loop_lag_seconds", "How late the event loop runs a task that is due.");
         let event_loop_lag = Histogram::with_opts(lag_opts.buckets(LADDER_SECONDS.to_vec()))?;
@@ -88,6 +94,7 @@ impl Metrics {
         registry.register(Box::new(requests_shed.clone()))?;
         registry.register(Box::new(cache.clone()))?;
         registry.register(Box::new(database.clone()))?;
+        registry.register(Box::new(rate_limit_requests.clone()))?;
         registry.register(Box::new(event_loop_lag.clone()))?;
         registry.register(Box::new(process_cpu.clone()))?;
         registry.register(Box::new(process_memory.clone()))?;
@@ -102,6 +109,7 @@ impl Metrics {
             cache_misses: cache.with_label_values(&["redis", "miss"]),
             cache_errors: cache.with_label_values(&["redis", "error"]),
             database,
+            rate_limit_requests,
             event_loop_lag,
             process_cpu,
             process_memory,

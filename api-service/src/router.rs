@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
 
 use crate::{
-    edge,
+    admission, edge,
     error::ApiError,
     extract::REQUEST_BYTES_MAX,
-    health,
+    health, limits, openapi,
     routes::{metrics, posts, public, work},
     state::AppState,
 };
@@ -19,9 +19,10 @@ pub fn build(state: Arc<AppState>) -> Router {
         .route("/posts", get(posts::list).post(posts::create))
         .route("/posts/{id}", get(posts::read).put(posts::replace).delete(posts::delete))
         .route("/public/posts", get(public::list))
-        .route("/work", get(work::burn))
+        .route("/work", get(work::burn));
+    let api = admission::guarded(api, &state)
         .fallback(async || ApiError::RouteNotFound)
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .method_not_allowed_fallback(limits::other_method)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), edge::guard));
     let probes = Router::new()
@@ -29,6 +30,14 @@ pub fn build(state: Arc<AppState>) -> Router {
         .route("/readyz", get(health::ready))
         .route("/startupz", get(health::started))
         .route("/health", get(health::report))
-        .route("/metrics", get(metrics::text));
-    api.merge(probes).with_state(state)
+        .route("/metrics", get(metrics::text))
+        .route("/openapi.json", get(openapi::document))
+        .route("/docs", get(openapi::page))
+        .method_not_allowed_fallback(limits::other_method);
+    let across = limits::cross_origin(&state.config.limits);
+    let router = api.merge(probes).with_state(state);
+    match across {
+        Some(layer) => router.layer(layer),
+        None => router,
+    }
 }

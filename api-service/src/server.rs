@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use crate::shutdown::Lifecycle;
+use crate::{rate_limit::Peer, shutdown::Lifecycle};
 
 /// The largest buffer of one connection; also bounds a request's head.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -75,9 +75,10 @@ pub async fn run(
             () = &mut closing => break,
             accepted = accept(&listener, &places) => accepted,
         };
-        let Some((stream, place)) = accepted else { continue };
+        let Some((stream, peer, place)) = accepted else { continue };
         let connection = Connection {
             router: router.clone(),
+            peer,
             lifecycle: Arc::clone(lifecycle),
             places: Arc::clone(&places),
             crowded: Arc::clone(crowded),
@@ -96,11 +97,11 @@ pub async fn run(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, Peer, OwnedSemaphorePermit)> {
     // The place comes first: while there is none, connections wait in the kernel's queue.
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, place)),
+        Ok((stream, address)) => Some((stream, Peer(address.ip()), place)),
         Err(error) => {
             tracing::warn!(%error, "accept a connection");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -149,6 +150,7 @@ fn jittered(age: Duration) -> Duration {
 /// One connection's view of the router: it says on which response the connection ends.
 struct Connection {
     router: Router,
+    peer: Peer,
     lifecycle: Arc<Lifecycle>,
     places: Arc<Semaphore>,
     crowded: Crowded,
@@ -161,7 +163,9 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Connection {
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        let answer = self.router.clone().call(request.map(Body::new));
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.peer);
+        let answer = self.router.clone().call(request);
         let lifecycle = Arc::clone(&self.lifecycle);
         let places = Arc::clone(&self.places);
         let crowded = Arc::clone(&self.crowded);

@@ -7,12 +7,14 @@ use std::{
 };
 
 use crate::{
+    auth::Verifier,
     cache::{Cache, Writers},
     config::{Config, ConfigError, Database},
     cpu::CpuPool,
     error::ApiError,
     health::Health,
     metrics::Metrics,
+    rate_limit::RateLimit,
     redis_link::RedisLink,
     shutdown::Lifecycle,
     store::Store,
@@ -29,6 +31,10 @@ pub struct AppState {
     pub metrics: Metrics,
     /// The cache of posts, or nothing at all.
     pub cache: Cache,
+    /// What checks bearer tokens; without it, writes are open.
+    pub auth: Option<Verifier>,
+    /// What limits callers; without it, each may send as much as there is room for.
+    pub rate_limit: Option<RateLimit>,
     /// The workers for CPU work.
     pub cpu: CpuPool,
     /// What the probes answer.
@@ -48,14 +54,31 @@ impl AppState {
         let database = config.database()?;
         let redis = config.cache()?.map(RedisLink::new);
         let writers = if database.shared() { Writers::Many } else { Writers::ThisOne };
+        let limited = metrics.rate_limit_requests.clone();
+        let rate_limit = RateLimit::new(&config.rate_limit, redis.clone(), limited);
         let cache = Cache::new(redis, writers, config.cache_local_bytes, &metrics);
         let workers = config
             .cpu_workers
             .unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN));
         let cpu = CpuPool::new(workers, config.cpu_queue, config.cpu_queue_age);
+        let auth = Verifier::new(&config.auth)?;
+        if auth.is_none() {
+            tracing::info!("no key for tokens is set: writes are open to everyone");
+        }
         let health = Health::default();
         let store = OnceLock::new();
-        Ok(Arc::new(Self { config, database, metrics, cache, cpu, health, lifecycle, store }))
+        Ok(Arc::new(Self {
+            config,
+            database,
+            metrics,
+            cache,
+            auth,
+            rate_limit,
+            cpu,
+            health,
+            lifecycle,
+            store,
+        }))
     }
 
     /// The store, once its schema is in place.

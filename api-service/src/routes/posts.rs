@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -11,6 +11,7 @@ use axum::{
 use jiff::Timestamp;
 
 use crate::{
+    auth::Subject,
     entity_tag::Condition,
     error::ApiError,
     extract::{JsonBody, Parameters, PostId},
@@ -34,11 +35,12 @@ const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 /// that was used with another body, 503 when the database is busy or away.
 pub async fn create(
     State(state): State<Arc<AppState>>,
+    caller: Option<Extension<Subject>>,
     headers: HeaderMap,
     JsonBody(draft): JsonBody<Draft>,
 ) -> Result<Response, ApiError> {
     let content = draft.check()?;
-    let once = idempotency::once(&headers, &content)?;
+    let once = idempotency::once(&headers, caller.as_deref(), &content)?;
     let created = finish(async move {
         let created = state.store()?.create(content, once, post::stamp(Timestamp::now())).await?;
         if let Created::New(post) = &created {

@@ -1,11 +1,18 @@
 //! Every kind of bad input gets a 4xx that says what is wrong and where, never a 500.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     http::{Request, StatusCode},
 };
 
-use crate::harness::{Answer, App};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::harness::{Answer, App, Server};
 
 /// Method, path, body, and the status, code and field of the answer.
 type Case<'a> = (&'a str, &'a str, &'a str, u16, &'a str, Option<&'a str>);
@@ -78,11 +85,13 @@ async fn bad_input_is_refused_with_its_reason() {
         ("GET", "/posts?tag=", "", 400, "bad_request", Some("tag")),
         ("GET", "/posts?tag=UPPER", "", 400, "bad_request", Some("tag")),
         ("GET", "/posts?tag=%00", "", 400, "bad_request", Some("tag")),
-        ("GET", "/posts?tag=%ff", "", 400, "bad_request", Some("tag")),
+        ("GET", "/posts?tag=%ff", "", 400, "bad_request", None),
         ("GET", "/posts?fields=", "", 400, "bad_request", Some("fields")),
         ("GET", "/posts?fields=id,secret", "", 400, "bad_request", Some("fields")),
         ("GET", "/posts/1?fields=secret", "", 400, "bad_request", Some("fields")),
         ("GET", "/posts/1?fields=id&fields=title", "", 400, "bad_request", None),
+        ("GET", "/posts?after=%ff", "", 400, "bad_request", None),
+        ("GET", "/posts?%ff=1", "", 400, "bad_request", None),
         ("GET", "/work", "", 400, "bad_request", Some("cpu")),
         ("GET", "/work?cpu=2", "", 400, "bad_request", Some("cpu")),
         ("GET", "/work?cpu=-2ms", "", 400, "bad_request", Some("cpu")),
@@ -132,4 +141,114 @@ async fn a_method_that_is_not_allowed_learns_which_are() {
     let answer = app.json("PATCH", "/posts/1", "").await;
     let allowed: std::collections::BTreeSet<_> = answer.header("allow").unwrap().split(',').collect();
     assert_eq!(allowed, ["DELETE", "GET", "HEAD", "PUT"].into());
+}
+
+#[tokio::test]
+async fn a_head_beyond_its_bounds_is_refused_with_its_reason() {
+    let app = App::ready(&[]).await;
+    let long = app.get(&format!("/posts?after={}", "a".repeat(8_000))).await;
+    assert_eq!((long.status, long.json()["code"].as_str()), (StatusCode::URI_TOO_LONG, Some("uri_too_long")));
+    let request = Request::get("/posts").header("x-large", "a".repeat(33_000)).body(Body::empty()).unwrap();
+    let large = app.send(request).await;
+    assert_eq!(large.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    assert_eq!(large.json()["code"], "head_too_large");
+}
+
+#[tokio::test]
+async fn options_tells_the_methods_and_head_is_get_without_its_body() {
+    let app = App::ready(&[]).await;
+    for (path, methods) in [("/posts", "GET,HEAD,POST"), ("/livez", "GET,HEAD"), ("/metrics", "GET,HEAD")] {
+        let options = app.json("OPTIONS", path, "").await;
+        assert_eq!(
+            (options.status, options.header("allow")),
+            (StatusCode::NO_CONTENT, Some(methods)),
+            "{path}"
+        );
+        let refused = app.json("BREW", path, "").await;
+        assert_eq!(refused.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        assert_eq!(
+            (refused.header("allow"), &refused.json()["code"]),
+            (Some(methods), &"method_not_allowed".into())
+        );
+    }
+    let (get, head) = (app.get("/posts").await, app.json("HEAD", "/posts", "").await);
+    assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
+    assert_eq!(head.header("content-length"), Some(get.body.len().to_string().as_str()));
+    assert_eq!(get.header("x-content-type-options"), Some("nosniff"));
+}
+
+#[tokio::test]
+async fn only_pages_of_origins_in_the_settings_may_use_it() {
+    let preflight = |origin: &str| {
+        Request::options("/posts")
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "authorization")
+            .body(Body::empty())
+            .unwrap()
+    };
+    let allowed = async |app: &App, origin: &str| {
+        app.send(preflight(origin)).await.header("access-control-allow-origin").map(str::to_owned)
+    };
+    let closed = App::ready(&[]).await;
+    assert_eq!(allowed(&closed, "https://app.example").await, None);
+    let some = App::ready(&["--cors-origins=https://app.example,https://other.example"]).await;
+    assert_eq!(allowed(&some, "https://app.example").await.as_deref(), Some("https://app.example"));
+    assert_eq!(allowed(&some, "https://evil.example").await, None);
+    let any = App::ready(&["--cors-origins=*"]).await;
+    assert_eq!(allowed(&any, "https://evil.example").await.as_deref(), Some("*"));
+}
+
+/// What the server answers to these bytes, and then closes.
+async fn raw(port: u16, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    // A reset after the answer is as good an end.
+    let _ = tokio::time::timeout(Duration::from_secs(20), read).await.unwrap_or_else(|_| {
+        panic!("the server closes; sent {:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(60)]))
+    });
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let server = Server::ready(&["--body-timeout=100ms"]).await;
+    let head =
+        "POST /posts HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{";
+    let answer = raw(server.port, head.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains(r#""code":"body_timeout""#), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_told_to_go_on() {
+    let server = Server::ready(&[]).await;
+    let body = r#"{"title": "t", "body": ""}"#;
+    let head = format!(
+        "POST /posts HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = raw(server.port, head.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 "), "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_no_http_gets_a_4xx_and_the_connection_ends() {
+    let server = Server::ready(&[]).await;
+    let many = "x: 1\r\n".repeat(101);
+    let huge = "a".repeat(70_000);
+    for (bytes, status) in [
+        ("nonsense\r\n\r\n".to_owned(), "400"),
+        ("GET /posts HTTP/9.9\r\n\r\n".to_owned(), "400"),
+        ("GET /posts HTTP/1.1\r\nhost: t\r\nbroken\r\n\r\n".to_owned(), "400"),
+        ("POST /posts HTTP/1.1\r\nhost: t\r\ncontent-length: x\r\n\r\n".to_owned(), "400"),
+        (format!("GET /posts HTTP/1.1\r\nhost: t\r\n{many}\r\n"), "431"),
+        (format!("GET /posts HTTP/1.1\r\nhost: t\r\nconnection: close\r\nx: {huge}\r\n\r\n"), "431"),
+    ] {
+        let answer = raw(server.port, bytes.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{bytes:.40}: {answer:?}");
+    }
+    assert_eq!(server.get("/posts").await.status, StatusCode::OK);
 }

@@ -3,14 +3,17 @@
 // Clippy knows test functions, but not their helpers: in both, a panic is how a test fails.
 #![allow(clippy::unwrap_used)]
 
+mod auth;
 mod cache;
 mod connections;
 mod database;
 mod harness;
 mod inputs;
 mod observability;
+mod openapi;
 mod overload;
 mod postgres;
 mod posts;
 mod process;
 mod public;
+mod rate_limit;

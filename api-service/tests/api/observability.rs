@@ -105,3 +105,14 @@ async fn a_panic_is_a_500_that_tells_nothing() {
     assert!(answer.header("x-request-id").is_some());
     assert!(!answer.text().contains("secret"), "{answer:?}");
 }
+
+#[tokio::test]
+async fn without_an_id_of_its_own_a_request_is_known_by_its_trace() {
+    let app = App::ready(&[]).await;
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let request = || Request::get("/posts").header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"));
+    let answer = app.send(request().body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.header("x-request-id"), Some(trace));
+    let answer = app.send(request().header("x-request-id", "mine").body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.header("x-request-id"), Some("mine"));
+}

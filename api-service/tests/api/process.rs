@@ -73,3 +73,35 @@ fn a_setting_that_cannot_work_is_said_in_one_sentence_without_its_secret() {
     assert!(text.contains("PLIMSOLL_DATABASE_URL: write sqlite:PATH"), "{text}");
     assert!(!text.contains("hunter2"), "{text}");
 }
+
+#[tokio::test]
+async fn a_variable_goes_before_the_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let port = free_port();
+    let text = format!("listen: 127.0.0.1:{port}\ndatabase-url: mysql://wrong\ndrain: 0s\n");
+    std::fs::write(file.path(), text).unwrap();
+    let process = Process::spawn(
+        Command::new(env!("CARGO_BIN_EXE_plimsoll-api"))
+            .env("PLIMSOLL_CONFIG", file.path())
+            .env("PLIMSOLL_DATABASE_URL", "sqlite::memory:"),
+    );
+    let service = Service { process, port };
+    eventually("the process is ready", async || service.readiness().await == Some(StatusCode::OK)).await;
+    service.process.signal(Signal::SIGTERM);
+    assert_eq!(service.exit_code().await, Some(0));
+}
+
+#[test]
+fn a_mistake_in_the_file_is_said_with_its_place() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "drain: 5s\ncache-ulr: redis://cache\n").unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_plimsoll-api")).arg("--config").arg(file.path()).output().unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let path = file.path().to_str().unwrap();
+    assert!(
+        text.contains(path) && text.contains("no setting `cache-ulr`") && text.contains("line 2"),
+        "{text}"
+    );
+}
