@@ -11,8 +11,10 @@ use axum::{
 use futures::FutureExt;
 
 use crate::{
+    arrival::Arrival,
     error::{ApiError, Cause, Shed},
     metrics::{Metrics, method_label},
+    overload::ShedReason,
     state::AppState,
 };
 
@@ -28,15 +30,26 @@ const CLIENT_GONE: &str = "499";
 /// Measures and guards one request.
 ///
 /// 1. Takes or makes its id, and returns it with the response.
-/// 2. Counts it as in flight, and its latency from here to the response; shed requests are counted apart.
-/// 3. Bounds its time and turns a panic into a 500.
-/// 4. Logs the cause of a 500 with the id, once.
+/// 2. Refuses it if it waited too long in a queue that stands.
+/// 3. Counts it as in flight, and its latency from its arrival to the response; shed requests are counted apart.
+/// 4. Bounds its time and turns a panic into a 500.
+/// 5. Logs the cause of a 500 with the id, once.
 pub async fn guard(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    let measure = Measure::start(&state.metrics, method, route);
+    let started = Instant::now();
+    // Without a connection, as in tests, it arrives as it starts.
+    let arrived = request.extensions().get::<Arrival>().map_or(started, |arrival| arrival.0);
+    if !state.overload.admit(started, started.saturating_duration_since(arrived)) {
+        state.metrics.shed(ShedReason::QueueAge);
+        let mut response = ApiError::Shed(ShedReason::QueueAge).into_response();
+        response.headers_mut().insert(REQUEST_ID, id);
+        return response;
+    }
+    let measure = Measure { metrics: &state.metrics, method, route, arrived, started, finished: false };
+    state.metrics.requests_in_flight.inc();
 
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = match tokio::time::timeout(state.config.request_timeout, answer).await {
@@ -70,31 +83,27 @@ struct Measure<'a> {
     metrics: &'a Metrics,
     method: &'a str,
     route: &'a str,
+    arrived: Instant,
     started: Instant,
     finished: bool,
 }
 
-impl<'a> Measure<'a> {
-    fn start(metrics: &'a Metrics, method: &'a str, route: &'a str) -> Self {
-        metrics.requests_in_flight.inc();
-        Self { metrics, method, route, started: Instant::now(), finished: false }
-    }
-
+impl Measure<'_> {
     fn finish(mut self, response: &Response) {
         self.finished = true;
-        if response.extensions().get::<Shed>().is_some() {
-            self.metrics.requests_shed.inc();
+        if let Some(Shed(reason)) = response.extensions().get::<Shed>() {
+            self.metrics.shed(*reason);
         } else {
             self.observe(response.status().as_str());
         }
     }
 
     fn observe(&self, status: &str) {
+        let now = Instant::now();
+        let since = |moment: Instant| now.saturating_duration_since(moment).as_secs_f64();
         let labels = [self.method, self.route, status];
-        self.metrics
-            .request_duration
-            .with_label_values(&labels)
-            .observe(self.started.elapsed().as_secs_f64());
+        self.metrics.request_duration.with_label_values(&labels).observe(since(self.arrived));
+        self.metrics.handler_duration.observe(since(self.started));
     }
 }
 

@@ -1,18 +1,28 @@
 //! The one error that handlers answer with, as problem details (RFC 9457). Never shows a client what is inside.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
+use rand::Rng;
 use serde::Serialize;
 
-use crate::{cpu::CpuError, store::StoreError, telemetry};
+use crate::{cpu::CpuError, overload::ShedReason, store::StoreError, telemetry};
 
-/// Seconds after which a client that met an overload may try again.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// Seconds after which a client that met an overload may try again, one of these: clients that were refused together
+/// must not come back together.
+const RETRY_AFTER: [HeaderValue; 3] =
+    [HeaderValue::from_static("1"), HeaderValue::from_static("2"), HeaderValue::from_static("3")];
+
+/// [`ApiError::Shed`] as problem details, written once: a refusal must cost less than the work that it avoids.
+static SHED: LazyLock<Bytes> = LazyLock::new(|| {
+    let error = ApiError::Shed(ShedReason::Limit);
+    serde_json::to_vec(&error.problem()).unwrap_or_default().into()
+});
 
 /// An answer that is not a success. Each variant's documentation says its status and when.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -54,6 +64,9 @@ pub enum ApiError {
     /// 503: more work than this replica can do now; nothing was done.
     #[error("this replica is at its limit; try again shortly")]
     Overloaded,
+    /// 503: refused because of a queue, by age or length; nothing was done.
+    #[error("this replica is at its limit; try again shortly")]
+    Shed(ShedReason),
     /// 503: the database cannot be reached, or this replica is still starting.
     #[error("the database cannot be reached; try again shortly")]
     Unavailable,
@@ -89,10 +102,27 @@ impl ApiError {
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json"),
-            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::Overloaded | Self::Shed(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+
+    fn problem(&self) -> Problem<'_> {
+        let (status, code) = self.kind();
+        let field = match self {
+            Self::BadRequest { field, .. } => field.as_deref(),
+            Self::InvalidField { field, .. } => Some(field.as_str()),
+            _ => None,
+        };
+        Problem {
+            r#type: format!("urn:plimsoll:problem:{code}"),
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail: self.to_string(),
+            code,
+            field,
         }
     }
 }
@@ -111,7 +141,7 @@ struct Problem<'a> {
 
 /// Marks a response as shed by load: it leaves the latency histogram and counts as shed.
 #[derive(Debug, Clone, Copy)]
-pub struct Shed;
+pub struct Shed(pub ShedReason);
 
 /// Why a response is a 500; the edge logs it, with the request's id.
 #[derive(Debug, Clone)]
@@ -119,27 +149,19 @@ pub struct Cause(pub Arc<str>);
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (status, code) = self.kind();
-        let field = match &self {
-            Self::BadRequest { field, .. } => field.as_deref(),
-            Self::InvalidField { field, .. } => Some(field.as_str()),
-            _ => None,
+        let (status, _) = self.kind();
+        let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
+        let mut response = match &self {
+            Self::Overloaded | Self::Shed(_) => (status, content_type, SHED.clone()).into_response(),
+            _ => (status, content_type, Json(self.problem())).into_response(),
         };
-        let problem = Problem {
-            r#type: format!("urn:plimsoll:problem:{code}"),
-            title: status.canonical_reason().unwrap_or_default(),
-            status: status.as_u16(),
-            detail: self.to_string(),
-            code,
-            field,
-        };
-        let content_type = HeaderValue::from_static("application/problem+json");
-        let mut response = (status, [(header::CONTENT_TYPE, content_type)], Json(problem)).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+            let retry_after = RETRY_AFTER[rand::rng().random_range(0..RETRY_AFTER.len())].clone();
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after);
         }
         match self {
-            Self::Overloaded => _ = response.extensions_mut().insert(Shed),
+            Self::Overloaded => _ = response.extensions_mut().insert(Shed(ShedReason::Limit)),
+            Self::Shed(reason) => _ = response.extensions_mut().insert(Shed(reason)),
             Self::Internal { cause } => _ = response.extensions_mut().insert(Cause(cause.into())),
             _ => {}
         }
@@ -168,7 +190,8 @@ impl From<StoreError> for ApiError {
 impl From<CpuError> for ApiError {
     fn from(error: CpuError) -> Self {
         match error {
-            CpuError::QueueFull | CpuError::TooOld => Self::Overloaded,
+            CpuError::QueueFull => Self::Shed(ShedReason::CpuQueueFull),
+            CpuError::TooOld => Self::Shed(ShedReason::CpuQueueAge),
             CpuError::Panicked => Self::Internal { cause: error.to_string() },
         }
     }

@@ -1,10 +1,12 @@
 //! A small HTTP API over posts, made to be scaled by its latency. This crate never talks to Kubernetes.
 //!
 //! Reading order: [`config`], [`router`], [`edge`] (what every request passes), [`routes`], [`store`] and [`cache`]
-//! (where posts live), [`cpu`] (work that must not block the event loop), [`server`] and [`shutdown`] (connections
-//! and how they end).
+//! (where posts live), [`cpu`] (work that must not block the event loop), [`overload`] (what is refused), [`server`],
+//! [`arrival`] and [`shutdown`] (connections, when requests came in, and how it all ends).
 
+pub mod arrival;
 pub mod cache;
+pub mod cgroup;
 pub mod config;
 pub mod cpu;
 pub mod duration;
@@ -13,6 +15,7 @@ pub mod error;
 pub mod extract;
 pub mod health;
 pub mod metrics;
+pub mod overload;
 pub mod post;
 pub mod router;
 pub mod routes;
@@ -22,7 +25,7 @@ pub mod state;
 pub mod store;
 pub mod telemetry;
 
-use std::{net::SocketAddr, num::NonZero, sync::Arc};
+use std::{net::SocketAddr, num::NonZero, sync::Arc, time::Instant};
 
 use tokio::net::TcpListener;
 
@@ -70,7 +73,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let address = config.listen;
     let lifecycle = Arc::new(Lifecycle::new(config.drain));
     shutdown::on_signals(Arc::clone(&lifecycle)).map_err(Error::Signals)?;
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let listener = server::listen(address).map_err(|source| Error::Listen { address, source })?;
     serve(listener, config, lifecycle).await
 }
 
@@ -86,7 +89,7 @@ pub async fn serve(listener: TcpListener, config: Config, lifecycle: Arc<Lifecyc
     let lag = tokio::spawn(metrics::watch_event_loop(state.metrics.event_loop_lag.clone()));
     let crowded: server::Crowded = Arc::new({
         let state = Arc::clone(&state);
-        move || state.cpu.behind()
+        move || state.cpu.behind() || state.overload.shedding(Instant::now())
     });
     let outcome = server::run(listener, router::build(state), &lifecycle, &limits, &crowded).await;
     database.abort();

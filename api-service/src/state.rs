@@ -13,6 +13,7 @@ use crate::{
     error::ApiError,
     health::Health,
     metrics::Metrics,
+    overload::Gate,
     shutdown::Lifecycle,
     store::Store,
 };
@@ -30,6 +31,8 @@ pub struct AppState {
     pub cache: Cache,
     /// The workers for CPU work.
     pub cpu: CpuPool,
+    /// Refuses requests that waited too long for the event loop.
+    pub overload: Gate,
     /// What the probes answer.
     pub health: Health,
     /// Whether the service is stopping.
@@ -48,11 +51,12 @@ impl AppState {
         let workers = config
             .cpu_workers
             .unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN));
-        let cpu = CpuPool::new(workers, config.cpu_queue, config.cpu_queue_age);
+        let cpu = CpuPool::new(workers, config.cpu_queue, config.cpu_queue_age(), config.patience());
+        let overload = Gate::new(config.patience());
         let database = config.database()?;
         let health = Health::default();
         let store = OnceLock::new();
-        Ok(Arc::new(Self { config, database, metrics, cache, cpu, health, lifecycle, store }))
+        Ok(Arc::new(Self { config, database, metrics, cache, cpu, overload, health, lifecycle, store }))
     }
 
     /// The store, once its schema is in place.
