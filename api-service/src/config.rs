@@ -7,9 +7,14 @@ use clap::Parser;
 use crate::{
     auth,
     duration::{self, DurationError},
-    limits, rate_limit, server,
+    limits,
+    overload::Patience,
+    rate_limit, server,
     telemetry::LogFormat,
 };
+
+/// The longest wait for a CPU worker where no latency is promised: about as long as people wait without trying again.
+const CPU_QUEUE_AGE_DEFAULT: Duration = Duration::from_secs(2);
 
 /// The settings of the service. Each is a flag and an environment variable.
 #[derive(Debug, Clone, Parser)]
@@ -83,9 +88,19 @@ pub struct Config {
     #[arg(long, env = "PLIMSOLL_CPU_QUEUE", default_value = "64")]
     pub cpu_queue: NonZero<usize>,
 
-    /// How long a CPU job may wait before it is shed with 503 in place of being run.
-    #[arg(long, env = "PLIMSOLL_CPU_QUEUE_AGE", default_value = "2s", value_parser = duration::parse)]
-    pub cpu_queue_age: Duration,
+    /// How long a CPU job may wait before it is shed with 503 in place of being run. Absent: the longest of the latency
+    /// targets, or 2s without any.
+    #[arg(long, env = "PLIMSOLL_CPU_QUEUE_AGE", value_parser = duration::parse)]
+    pub cpu_queue_age: Option<Duration>,
+
+    /// How long a request may wait, for the event loop or for a CPU worker, once such waits do not end: longer ones are
+    /// shed with 503. 0 means never. Absent: half of the shortest latency target, or 50ms without any.
+    #[arg(long, env = "PLIMSOLL_SHED_AFTER", value_parser = duration::parse)]
+    pub shed_after: Option<Duration>,
+
+    /// Whether latency counts from when the kernel received a request, in place of when it was read.
+    #[arg(long, env = "PLIMSOLL_KERNEL_TIMESTAMPS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub kernel_timestamps: bool,
 
     /// Bearer tokens.
     #[command(flatten, next_help_heading = "Tokens")]
@@ -143,6 +158,21 @@ impl Config {
         }
     }
 
+    /// How long a request may wait in a queue that stands.
+    pub fn patience(&self) -> Patience {
+        match self.shed_after {
+            Some(Duration::ZERO) => Patience::endless(),
+            Some(target) => Patience::new(target),
+            None => Patience::for_promises(&self.latency_targets.0),
+        }
+    }
+
+    /// How long a CPU job may wait at all: what waited for longer than any promise can keep none.
+    pub fn cpu_queue_age(&self) -> Duration {
+        let longest = self.latency_targets.0.iter().max().copied();
+        self.cpu_queue_age.or(longest).unwrap_or(CPU_QUEUE_AGE_DEFAULT)
+    }
+
     /// What the accept loop needs of the settings.
     pub fn server_limits(&self) -> server::Limits {
         server::Limits {
@@ -150,6 +180,7 @@ impl Config {
             connection_max_age: self.connection_max_age,
             idle_timeout: self.idle_timeout,
             shutdown_timeout: self.shutdown_timeout,
+            kernel_timestamps: self.kernel_timestamps,
         }
     }
 }
@@ -286,6 +317,19 @@ mod tests {
         );
         assert_eq!(config.connection_max_age, Duration::from_secs(30));
         assert_eq!((config.cpu_workers, config.cpu_queue.get()), (None, 64));
+    }
+
+    #[test]
+    fn waits_are_bounded_by_the_promise() {
+        let ms = Duration::from_millis;
+        let bounds = |flags: &[&str]| {
+            let config = config(flags);
+            (config.patience().target, config.cpu_queue_age())
+        };
+        assert_eq!(bounds(&[]), (ms(50), ms(2000)));
+        assert_eq!(bounds(&["--latency-targets=100ms,250ms"]), (ms(50), ms(250)));
+        assert_eq!(bounds(&["--shed-after=7ms", "--cpu-queue-age=1s"]), (ms(7), ms(1000)));
+        assert_eq!(config(&["--shed-after=0s"]).patience(), Patience::endless());
     }
 
     #[test]

@@ -16,6 +16,8 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
+use crate::overload::{Gate, Patience};
+
 /// A job that waited longer than this for a worker shows that the pool is behind.
 const BEHIND_AFTER: Duration = Duration::from_millis(100);
 
@@ -43,14 +45,21 @@ type Job = Box<dyn FnOnce() + Send>;
 pub struct CpuPool {
     queue: SyncSender<Job>,
     age_max: Duration,
+    gate: Arc<Gate>,
     started: Instant,
     /// Milliseconds after `started` until which the pool counts as behind.
     behind_until_ms: Arc<AtomicU64>,
 }
 
 impl CpuPool {
-    /// Starts `workers` threads; `queue` jobs may wait for them, each for at most `age_max`.
-    pub fn new(workers: NonZero<usize>, queue: NonZero<usize>, age_max: Duration) -> Self {
+    /// Starts `workers` threads; `queue` jobs may wait for them, each for at most `age_max`, and for no longer than
+    /// `patience` says while the queue stands.
+    pub fn new(
+        workers: NonZero<usize>,
+        queue: NonZero<usize>,
+        age_max: Duration,
+        patience: Patience,
+    ) -> Self {
         let (sender, receiver) = sync_channel(queue.get());
         let receiver = Arc::new(Mutex::new(receiver));
         for number in 0..workers.get() {
@@ -61,7 +70,8 @@ impl CpuPool {
                 tracing::error!(%error, number, "start a CPU worker");
             }
         }
-        Self { queue: sender, age_max, started: Instant::now(), behind_until_ms: Arc::default() }
+        let gate = Arc::new(Gate::new(patience));
+        Self { queue: sender, age_max, gate, started: Instant::now(), behind_until_ms: Arc::default() }
     }
 
     /// Whether jobs lately had to wait so long that clients had better try another replica.
@@ -85,17 +95,21 @@ impl CpuPool {
         let gone = Arc::new(AtomicBool::new(false));
         let _leave = LeaveOnDrop(Arc::clone(&gone));
         let queued = Instant::now();
-        let (age_max, started, behind_until_ms) =
-            (self.age_max, self.started, Arc::clone(&self.behind_until_ms));
+        let (age_max, gate) = (self.age_max, Arc::clone(&self.gate));
+        let (started, behind_until_ms) = (self.started, Arc::clone(&self.behind_until_ms));
         let job = move || {
             let caller = Caller { gone };
-            if queued.elapsed() > BEHIND_AFTER {
+            let now = Instant::now();
+            let age = now.saturating_duration_since(queued);
+            if age > BEHIND_AFTER {
                 behind_until_ms.store(millis(started.elapsed() + BEHIND_FOR), Ordering::Relaxed);
             }
+            // Before the check for the caller: that it gave up waiting is a wait like any other.
+            let admitted = gate.admit(now, age) && age <= age_max;
             if caller.gone() {
                 return;
             }
-            let outcome = if queued.elapsed() > age_max { Err(CpuError::TooOld) } else { Ok(job(&caller)) };
+            let outcome = if admitted { Ok(job(&caller)) } else { Err(CpuError::TooOld) };
             // The caller may leave between the check and here; then nobody wants the outcome.
             let _ = reply.send(outcome);
         };
@@ -180,7 +194,7 @@ mod tests {
     const ONE: NonZero<usize> = NonZero::<usize>::MIN;
 
     fn pool(age_max: Duration) -> CpuPool {
-        CpuPool::new(ONE, ONE, age_max)
+        CpuPool::new(ONE, ONE, age_max, Patience::endless())
     }
 
     /// A job that holds the only worker until the sender is dropped; returns once the worker runs it.
@@ -274,6 +288,14 @@ mod tests {
     #[tokio::test]
     async fn does_not_run_a_job_that_waited_too_long() {
         let pool = Arc::new(pool(Duration::ZERO));
+        assert_eq!(pool.run(|_| ()).await, Err(CpuError::TooOld));
+    }
+
+    #[tokio::test]
+    async fn does_not_run_a_job_that_waited_in_a_queue_that_stands() {
+        // Any wait is too long, and has been for long enough at once.
+        let impatient = Patience { target: Duration::ZERO, interval: Duration::ZERO };
+        let pool = CpuPool::new(ONE, ONE, Duration::MAX, impatient);
         assert_eq!(pool.run(|_| ()).await, Err(CpuError::TooOld));
     }
 

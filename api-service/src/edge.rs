@@ -12,9 +12,11 @@ use futures::FutureExt;
 use tracing::Instrument;
 
 use crate::{
+    arrival::Arrival,
     error::{ApiError, Cause, Shed},
     limits,
     metrics::{Metrics, method_label},
+    overload::ShedReason,
     state::AppState,
     trace_context::TraceContext,
 };
@@ -31,16 +33,27 @@ const CLIENT_GONE: &str = "499";
 /// Measures and guards one request.
 ///
 /// 1. Takes or makes its id, and returns it with the response.
-/// 2. Counts it as in flight, and its latency from here to the response; shed requests are counted apart.
-/// 3. Bounds its time and turns a panic into a 500.
-/// 4. Logs the cause of a 500 with the id and its place in the trace, once.
+/// 2. Refuses it if it waited too long in a queue that stands.
+/// 3. Counts it as in flight, and its latency from its arrival to the response; shed requests are counted apart.
+/// 4. Bounds its time and turns a panic into a 500.
+/// 5. Logs the cause of a 500 with the id and its place in the trace, once.
 pub async fn guard(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let trace = TraceContext::of(request.headers());
     let id = request_id(request.headers(), trace);
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    let measure = Measure::start(&state.metrics, method, route);
+    let started = Instant::now();
+    // Without a connection, as in tests, it arrives as it starts.
+    let arrived = request.extensions().get::<Arrival>().map_or(started, |arrival| arrival.0);
+    if !state.overload.admit(started, started.saturating_duration_since(arrived)) {
+        state.metrics.shed(ShedReason::QueueAge);
+        let mut response = ApiError::Shed(ShedReason::QueueAge).into_response();
+        response.headers_mut().insert(REQUEST_ID, id);
+        return response;
+    }
+    let measure = Measure { metrics: &state.metrics, method, route, arrived, started, finished: false };
+    state.metrics.requests_in_flight.inc();
 
     // At debug, which nothing in the ordinary filter asks for: a span that nobody reads costs nothing.
     let span = tracing::debug_span!(
@@ -99,20 +112,16 @@ struct Measure<'a> {
     metrics: &'a Metrics,
     method: &'a str,
     route: &'a str,
+    arrived: Instant,
     started: Instant,
     finished: bool,
 }
 
-impl<'a> Measure<'a> {
-    fn start(metrics: &'a Metrics, method: &'a str, route: &'a str) -> Self {
-        metrics.requests_in_flight.inc();
-        Self { metrics, method, route, started: Instant::now(), finished: false }
-    }
-
+impl Measure<'_> {
     fn finish(mut self, response: &Response) {
         self.finished = true;
         match response.extensions().get::<Shed>() {
-            Some(Shed::Load) => self.metrics.requests_shed.inc(),
+            Some(Shed::Load(reason)) => self.metrics.shed(*reason),
             // The limiter has counted it.
             Some(Shed::RateLimit) => {}
             None => self.observe(response.status().as_str()),
@@ -120,11 +129,11 @@ impl<'a> Measure<'a> {
     }
 
     fn observe(&self, status: &str) {
+        let now = Instant::now();
+        let since = |moment: Instant| now.saturating_duration_since(moment).as_secs_f64();
         let labels = [self.method, self.route, status];
-        self.metrics
-            .request_duration
-            .with_label_values(&labels)
-            .observe(self.started.elapsed().as_secs_f64());
+        self.metrics.request_duration.with_label_values(&labels).observe(since(self.arrived));
+        self.metrics.handler_duration.observe(since(self.started));
     }
 }
 

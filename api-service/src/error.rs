@@ -1,18 +1,28 @@
 //! The one error that handlers answer with, as problem details (RFC 9457). Never shows a client what is inside.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
+use rand::Rng;
 use serde::Serialize;
 
-use crate::{auth, cpu::CpuError, limits, store::StoreError, telemetry};
+use crate::{auth, cpu::CpuError, limits, overload::ShedReason, store::StoreError, telemetry};
 
-/// Seconds after which a client that met an overload may try again.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// Seconds after which a client that met an overload may try again, one of these: clients that were refused together
+/// must not come back together.
+const RETRY_AFTER: [HeaderValue; 3] =
+    [HeaderValue::from_static("1"), HeaderValue::from_static("2"), HeaderValue::from_static("3")];
+
+/// [`ApiError::Shed`] as problem details, written once: a refusal must cost less than the work that it avoids.
+static SHED: LazyLock<Bytes> = LazyLock::new(|| {
+    let error = ApiError::Shed(ShedReason::Limit);
+    serde_json::to_vec(&error.problem()).unwrap_or_default().into()
+});
 
 /// An answer that is not a success. Each variant's documentation says its status and when.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -87,6 +97,9 @@ pub enum ApiError {
     /// 503: more work than this replica can do now; nothing was done.
     #[error("this replica is at its limit; try again shortly")]
     Overloaded,
+    /// 503: refused because of a queue, by age or length; nothing was done.
+    #[error("this replica is at its limit; try again shortly")]
+    Shed(ShedReason),
     /// 503: the database cannot be reached, or this replica is still starting.
     #[error("the database cannot be reached; try again shortly")]
     Unavailable,
@@ -132,7 +145,7 @@ impl ApiError {
             Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long"),
             Self::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
             Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
-            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::Overloaded | Self::Shed(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
@@ -150,6 +163,23 @@ impl ApiError {
             _ => return None,
         };
         HeaderValue::try_from(challenge).ok()
+    }
+
+    fn problem(&self) -> Problem<'_> {
+        let (status, code) = self.kind();
+        let field = match self {
+            Self::BadRequest { field, .. } => field.as_deref(),
+            Self::InvalidField { field, .. } => Some(field.as_str()),
+            _ => None,
+        };
+        Problem {
+            r#type: format!("urn:plimsoll:problem:{code}"),
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail: self.to_string(),
+            code,
+            field,
+        }
     }
 }
 
@@ -169,7 +199,7 @@ struct Problem<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shed {
     /// There is more work than this replica can do. It counts as load: another replica would have done it.
-    Load,
+    Load(ShedReason),
     /// The caller is at its limit. It does not count as load: no number of replicas would let it through.
     RateLimit,
 }
@@ -180,30 +210,22 @@ pub struct Cause(pub Arc<str>);
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (status, code) = self.kind();
-        let field = match &self {
-            Self::BadRequest { field, .. } => field.as_deref(),
-            Self::InvalidField { field, .. } => Some(field.as_str()),
-            _ => None,
+        let (status, _) = self.kind();
+        let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
+        let mut response = match &self {
+            Self::Overloaded | Self::Shed(_) => (status, content_type, SHED.clone()).into_response(),
+            _ => (status, content_type, Json(self.problem())).into_response(),
         };
-        let problem = Problem {
-            r#type: format!("urn:plimsoll:problem:{code}"),
-            title: status.canonical_reason().unwrap_or_default(),
-            status: status.as_u16(),
-            detail: self.to_string(),
-            code,
-            field,
-        };
-        let content_type = HeaderValue::from_static("application/problem+json");
-        let mut response = (status, [(header::CONTENT_TYPE, content_type)], Json(problem)).into_response();
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT) {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+            let retry_after = RETRY_AFTER[rand::rng().random_range(0..RETRY_AFTER.len())].clone();
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after);
         }
         if let Some(challenge) = self.challenge() {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         match self {
-            Self::Overloaded => _ = response.extensions_mut().insert(Shed::Load),
+            Self::Overloaded => _ = response.extensions_mut().insert(Shed::Load(ShedReason::Limit)),
+            Self::Shed(reason) => _ = response.extensions_mut().insert(Shed::Load(reason)),
             Self::RateLimited { retry_after_seconds } => {
                 response.headers_mut().insert(header::RETRY_AFTER, retry_after_seconds.into());
                 response.extensions_mut().insert(Shed::RateLimit);
@@ -240,7 +262,8 @@ impl From<StoreError> for ApiError {
 impl From<CpuError> for ApiError {
     fn from(error: CpuError) -> Self {
         match error {
-            CpuError::QueueFull | CpuError::TooOld => Self::Overloaded,
+            CpuError::QueueFull => Self::Shed(ShedReason::CpuQueueFull),
+            CpuError::TooOld => Self::Shed(ShedReason::CpuQueueAge),
             CpuError::Panicked => Self::Internal { cause: error.to_string() },
         }
     }

@@ -1,12 +1,14 @@
 //! A small HTTP API over posts, made to be scaled by its latency. This crate never talks to Kubernetes.
 //!
-//! Reading order: [`config`], [`router`], [`edge`] and [`admission`] (what every request passes), [`routes`], [`store`] and [`cache`]
-//! (where posts live), [`cpu`] (work that must not block the event loop), [`server`] and [`shutdown`] (connections
-//! and how they end).
+//! Reading order: [`config`], [`router`], [`edge`] and [`admission`] (what every request passes), [`routes`], [`store`] and
+//! [`cache`] (where posts live), [`cpu`] (work that must not block the event loop), [`overload`] (what is refused),
+//! [`server`], [`arrival`] and [`shutdown`] (connections, when requests came in, and how it all ends).
 
 pub mod admission;
+pub mod arrival;
 pub mod auth;
 pub mod cache;
+pub mod cgroup;
 pub mod coding;
 pub mod config;
 pub mod config_file;
@@ -23,6 +25,7 @@ pub mod idempotency;
 pub mod limits;
 pub mod metrics;
 pub mod openapi;
+pub mod overload;
 pub mod page;
 pub mod post;
 pub mod rate_limit;
@@ -37,7 +40,7 @@ pub mod store;
 pub mod telemetry;
 pub mod trace_context;
 
-use std::{net::SocketAddr, num::NonZero, sync::Arc};
+use std::{net::SocketAddr, num::NonZero, sync::Arc, time::Instant};
 
 use tokio::net::TcpListener;
 
@@ -85,7 +88,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let address = config.listen;
     let lifecycle = Arc::new(Lifecycle::new(config.drain));
     shutdown::on_signals(Arc::clone(&lifecycle)).map_err(Error::Signals)?;
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let listener = server::listen(address).map_err(|source| Error::Listen { address, source })?;
     serve(listener, config, lifecycle).await
 }
 
@@ -101,7 +104,7 @@ pub async fn serve(listener: TcpListener, config: Config, lifecycle: Arc<Lifecyc
     let lag = tokio::spawn(metrics::watch_event_loop(state.metrics.event_loop_lag.clone()));
     let crowded: server::Crowded = Arc::new({
         let state = Arc::clone(&state);
-        move || state.cpu.behind()
+        move || state.cpu.behind() || state.overload.shedding(Instant::now())
     });
     let outcome = server::run(listener, router::build(state), &lifecycle, &limits, &crowded).await;
     database.abort();

@@ -5,18 +5,35 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use prometheus::{
     Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    IntGaugeVec, Opts, Registry, TextEncoder, proto::MetricFamily,
 };
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::store::StoreMetrics;
+use crate::{
+    cgroup::{CpuFiles, CpuUse},
+    overload::ShedReason,
+    store::StoreMetrics,
+};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// Edges in seconds, 0.5 ms to 10 s. Neighbours differ by at most a factor of 2, so a quantile read between two
-/// edges is off by at most that.
-const LADDER_SECONDS: [f64; 25] = [
+/// A decade of latencies: the series E24 (IEC 60063). Neighbours differ by at most 15 %, mostly by 10 %; a quantile is
+/// read linearly between two of them, and so is off by half of that where latencies are spread at all evenly.
+const DECADE: [f64; 24] = [
+    1.0, 1.1, 1.2, 1.3, 1.5, 1.6, 1.8, 2.0, 2.2, 2.4, 2.7, 3.0, 3.3, 3.6, 3.9, 4.3, 4.7, 5.1, 5.6, 6.2, 6.8,
+    7.5, 8.2, 9.1,
+];
+
+/// Milliseconds at which the decades of the latency histogram begin. A scrape carries about 10 KB for each route and
+/// status; a finer ladder, or one below 1 ms, would tell what no promise asks for.
+const DECADES_MS: [f64; 4] = [1.0, 10.0, 100.0, 1000.0];
+
+/// Edges of the latency histogram below and above the decades, in milliseconds.
+const OUTER_MS: [f64; 6] = [0.1, 0.2, 0.3, 0.5, 0.7, 10_000.0];
+
+/// Edges in seconds for what is not judged by promises. Neighbours differ by at most a factor of 2.
+const COARSE_SECONDS: [f64; 25] = [
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3,
     0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0,
 ];
@@ -28,12 +45,12 @@ const LAG_PERIOD: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
-    /// Time from a request's head to its response, by method, route template and status; without shed requests.
+    /// Time from a request's arrival to its response, by method, route template and status; without shed requests.
     pub request_duration: HistogramVec,
+    /// The part of it that a stopwatch in the handler sees.
+    pub handler_duration: Histogram,
     /// Requests that have a head and no response yet.
     pub requests_in_flight: IntGauge,
-    /// Requests refused because of load.
-    pub requests_shed: IntCounter,
     /// Reads answered from this process' memory.
     pub cache_local_hits: IntCounter,
     /// Reads answered from Redis.
@@ -48,8 +65,10 @@ pub struct Metrics {
     pub rate_limit_requests: IntCounterVec,
     /// How late the event loop runs a task that is due.
     pub event_loop_lag: Histogram,
+    requests_shed: [IntCounter; ShedReason::ALL.len()],
     process_cpu: Counter,
     process_memory: Gauge,
+    cgroup: Option<CpuFiles>,
 }
 
 impl Metrics {
@@ -61,13 +80,22 @@ impl Metrics {
         let registry = Registry::new();
         let duration_opts = HistogramOpts::new(
             "http_request_duration_seconds",
-            "Time from a request's head to its response, including the wait for a CPU worker.",
+            "Time from when the kernel had received a request's head to its response: with every wait on this machine.",
         );
         let request_duration =
             HistogramVec::new(duration_opts.buckets(edges(targets)), &["method", "route", "status"])?;
         let requests_in_flight =
             IntGauge::new("http_requests_in_flight", "Requests that have no response yet.")?;
-        let requests_shed = IntCounter::new("http_requests_shed_total", "Requests refused because of load.")?;
+        let handler_opts = HistogramOpts::new(
+            "http_handler_duration_seconds",
+            "Time from when a request began to be handled; what is missing was spent waiting before it.",
+        );
+        let handler_duration = Histogram::with_opts(handler_opts.buckets(COARSE_SECONDS.to_vec()))?;
+        let shed = IntCounterVec::new(
+            Opts::new("http_requests_shed_total", "Requests refused because of load, by what was full."),
+            &["reason"],
+        )?;
+        let requests_shed = ShedReason::ALL.map(|reason| shed.with_label_values(&[reason.as_str()]));
         let cache = IntCounterVec::new(
             Opts::new("cache_requests_total", "Reads that asked a layer of the cache, by what it said."),
             &["layer", "result"],
@@ -79,7 +107,7 @@ impl Metrics {
         )?;
         let lag_opts =
             HistogramOpts::new("event_loop_lag_seconds", "How late the event loop runs a task that is due.");
-        let event_loop_lag = Histogram::with_opts(lag_opts.buckets(LADDER_SECONDS.to_vec()))?;
+        let event_loop_lag = Histogram::with_opts(lag_opts.buckets(COARSE_SECONDS.to_vec()))?;
         let process_cpu =
             Counter::new("process_cpu_seconds_total", "CPU time of the process, user and system.")?;
         let process_memory = Gauge::new("process_resident_memory_bytes", "Resident memory of the process.")?;
@@ -91,7 +119,8 @@ impl Metrics {
 
         registry.register(Box::new(request_duration.clone()))?;
         registry.register(Box::new(requests_in_flight.clone()))?;
-        registry.register(Box::new(requests_shed.clone()))?;
+        registry.register(Box::new(shed))?;
+        registry.register(Box::new(handler_duration.clone()))?;
         registry.register(Box::new(cache.clone()))?;
         registry.register(Box::new(database.clone()))?;
         registry.register(Box::new(rate_limit_requests.clone()))?;
@@ -102,6 +131,7 @@ impl Metrics {
         Ok(Self {
             registry,
             request_duration,
+            handler_duration,
             requests_in_flight,
             requests_shed,
             cache_local_hits: cache.with_label_values(&["local", "hit"]),
@@ -113,7 +143,13 @@ impl Metrics {
             event_loop_lag,
             process_cpu,
             process_memory,
+            cgroup: CpuFiles::find(),
         })
+    }
+
+    /// Counts a request that was refused.
+    pub fn shed(&self, reason: ShedReason) {
+        self.requests_shed[reason as usize].inc();
     }
 
     /// All metrics in Prometheus' text format 0.0.4.
@@ -124,6 +160,9 @@ impl Metrics {
         self.read_process();
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        if let Some(files) = &self.cgroup {
+            TextEncoder::new().encode(&cgroup_metrics(&files.read())?, &mut text)?;
+        }
         Ok(text)
     }
 
@@ -164,10 +203,45 @@ pub async fn watch_event_loop(lag: Histogram) {
     }
 }
 
+/// What is known of the cgroup's CPU. Of what is not, there is no metric: a zero would say that nothing was throttled.
+fn cgroup_metrics(cpu: &CpuUse) -> Result<Vec<MetricFamily>, prometheus::Error> {
+    let registry = Registry::new();
+    let counters = [
+        (cpu.usage_seconds, "cgroup_cpu_usage_seconds_total", "CPU time used by this process's cgroup."),
+        (
+            cpu.throttled_seconds,
+            "cgroup_cpu_throttled_seconds_total",
+            "Time for which the quota kept the cgroup's threads from running.",
+        ),
+        (cpu.periods, "cgroup_cpu_periods_total", "Periods of the quota in which the cgroup ran."),
+        (
+            cpu.throttled_periods,
+            "cgroup_cpu_throttled_periods_total",
+            "Of these periods, those in which the quota was used up.",
+        ),
+    ];
+    for (value, name, help) in counters {
+        if let Some(value) = value {
+            let counter = Counter::new(name, help)?;
+            counter.inc_by(value.max(0.0));
+            registry.register(Box::new(counter))?;
+        }
+    }
+    if let Some(cores) = cpu.quota_cores {
+        let gauge = Gauge::new("cgroup_cpu_quota_cores", "CPUs that the quota grants the cgroup.")?;
+        gauge.set(cores);
+        registry.register(Box::new(gauge))?;
+    }
+    Ok(registry.gather())
+}
+
 /// The ladder with each target as an edge, rising, without doubles.
 fn edges(targets: &[Duration]) -> Vec<f64> {
-    let mut edges: Vec<f64> =
-        LADDER_SECONDS.into_iter().chain(targets.iter().map(Duration::as_secs_f64)).collect();
+    // Whole microseconds divided by a million give the float nearest to the decimal, as for a target: equal edges are
+    // then equal, and print as people write them.
+    let decades = DECADES_MS.into_iter().flat_map(|begin| DECADE.map(|step| begin * step));
+    let ladder = decades.chain(OUTER_MS).map(|ms| (ms * 1000.0).round() / 1_000_000.0);
+    let mut edges: Vec<f64> = ladder.chain(targets.iter().map(Duration::as_secs_f64)).collect();
     edges.sort_by(f64::total_cmp);
     edges.dedup();
     edges
@@ -187,9 +261,28 @@ mod tests {
     #[test]
     fn targets_become_edges_among_the_ladder() {
         let edges = edges(&[Duration::from_millis(120), Duration::from_millis(100)]);
-        assert_eq!(edges.len(), LADDER_SECONDS.len() + 1);
-        assert!(edges.contains(&0.12));
+        assert_eq!(edges.len(), DECADE.len() * DECADES_MS.len() + OUTER_MS.len());
+        assert!(edges.contains(&0.12) && edges.contains(&0.1) && edges.contains(&10.0));
         assert!(edges.windows(2).all(|pair| pair[0] < pair[1] && pair[1] <= pair[0] * 2.0));
+        let judged: Vec<f64> = edges.into_iter().filter(|edge| *edge >= 0.001).collect();
+        assert!(judged.windows(2).all(|pair| pair[1] <= pair[0] * 1.16), "{judged:?}");
+        // No edge is a float beside the decimal that it stands for, which would print as 0.0011000000000000001.
+        assert!(judged.iter().all(|edge| edge.to_string().len() <= 6), "{judged:?}");
+    }
+
+    #[test]
+    fn a_target_between_edges_is_one_more() {
+        let with = edges(&[Duration::from_millis(105)]);
+        assert_eq!(with.len(), edges(&[]).len() + 1);
+        assert!(with.contains(&0.105));
+    }
+
+    #[test]
+    fn what_the_cgroup_does_not_tell_is_absent() {
+        let cpu = CpuUse { usage_seconds: Some(1.5), ..CpuUse::default() };
+        let names: Vec<_> =
+            cgroup_metrics(&cpu).unwrap().iter().map(|family| family.name().to_owned()).collect();
+        assert_eq!(names, ["cgroup_cpu_usage_seconds_total"]);
     }
 
     #[test]

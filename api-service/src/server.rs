@@ -1,26 +1,36 @@
-//! Accepts connections and ends them: by age, by idleness, or because the service stops. Never looks into a request.
+//! Accepts connections and ends them: by age, by idleness, or because the service stops. Tells each request when it arrived,
+//! and never looks into it.
 
 use std::{
     convert::Infallible,
     future::Future,
+    iter,
+    net::SocketAddr,
     num::NonZero,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body, http::HeaderValue, response::Response};
 use hyper::{body::Incoming, header, server::conn::http1};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use rand::Rng;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use crate::{rate_limit::Peer, shutdown::Lifecycle};
+use crate::{
+    arrival::{self, LastRead, Stamped},
+    rate_limit::Peer,
+    shutdown::Lifecycle,
+};
 
 /// The largest buffer of one connection; also bounds a request's head.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -31,6 +41,18 @@ const AGE_JITTER: f64 = 0.2;
 
 /// How long to wait before accepting again after the system refused (out of file descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that may wait in the kernel to be accepted; the kernel takes less where `net.core.somaxconn` is less. Beyond
+/// it, clients' first packets are dropped, which costs each of them a second.
+const LISTEN_BACKLOG: u32 = 4096;
+
+/// How long a connection that has sent nothing yet may still send its first request once the service closes. A client that
+/// was connected by then has done nothing wrong.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(500);
+
+/// How long an idle connection is kept once the service closes: until the runtime has asked the kernel again, and so has
+/// read what had come in by then. The runtime asks before it fires a timer, however late that is.
+const LAST_LOOK: Duration = Duration::from_millis(10);
 
 /// Bounds on connections.
 #[derive(Debug, Clone)]
@@ -43,6 +65,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long requests in flight may take once the service is closing.
     pub shutdown_timeout: Duration,
+    /// Whether to ask the kernel when requests came in; see [`arrival`].
+    pub kernel_timestamps: bool,
 }
 
 /// How serving ended.
@@ -50,6 +74,18 @@ pub struct Limits {
 pub struct Outcome {
     /// Connections that were cut because they were not done by the deadline.
     pub aborted_connections: usize,
+}
+
+/// Listens on `address`, with a queue long enough for a burst of new connections.
+///
+/// # Errors
+/// When the address is in use or not ours.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A replica that follows another at once on the same port must not meet its closed connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_BACKLOG)
 }
 
 /// Tells whether this replica is so far behind that its clients had better try another one.
@@ -66,16 +102,16 @@ pub async fn run(
     limits: &Limits,
     crowded: &Crowded,
 ) -> Outcome {
+    if limits.kernel_timestamps
+        && let Err(error) = arrival::stamp(&listener)
+    {
+        tracing::warn!(%error, "the kernel does not stamp what it receives: latency counts from the read");
+    }
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(limits.connections_max.get() as usize));
     let mut closing = pin!(lifecycle.closing());
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut closing => break,
-            accepted = accept(&listener, &places) => accepted,
-        };
-        let Some((stream, peer, place)) = accepted else { continue };
+    let start = |stream, peer, place| {
+        let stream = Stamped::new(stream);
         let connection = Connection {
             router: router.clone(),
             peer,
@@ -83,10 +119,23 @@ pub async fn run(
             places: Arc::clone(&places),
             crowded: Arc::clone(crowded),
             closes_at: Instant::now() + jittered(limits.connection_max_age),
+            last_read: stream.last_read(),
+            used: Arc::default(),
         };
         connections.spawn(serve(stream, place, connection, limits.idle_timeout));
+    };
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut closing => break,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let Some((stream, peer, place)) = accepted else { continue };
+        start(stream, peer, place);
     }
-    drop(listener);
+    for (stream, peer, place) in waiting(listener, &places) {
+        start(stream, peer, place);
+    }
     connections.close();
     // Err means the deadline passed: what is left is cut when the runtime ends.
     let _ = tokio::time::timeout(limits.shutdown_timeout, connections.wait()).await;
@@ -110,30 +159,50 @@ async fn accept(
     }
 }
 
+/// What still waits in the kernel's queue, as far as there are places: the handshake promised each a connection, and closing
+/// the listener would reset it. Asks the kernel itself, since the runtime has not looked since it last slept.
+fn waiting(
+    listener: TcpListener,
+    places: &Arc<Semaphore>,
+) -> impl Iterator<Item = (TcpStream, Peer, OwnedSemaphorePermit)> {
+    // The listener does not block, and stays so: the loop ends with the queue.
+    let listener = listener.into_std().ok();
+    iter::from_fn(move || {
+        let place = Arc::clone(places).try_acquire_owned().ok()?;
+        let (stream, address) = listener.as_ref()?.accept().ok()?;
+        stream.set_nonblocking(true).ok()?;
+        Some((TcpStream::from_std(stream).ok()?, Peer(address.ip()), place))
+    })
+}
+
 /// Serves one connection to its end; `place` is free again after that.
-async fn serve(
-    stream: TcpStream,
-    place: OwnedSemaphorePermit,
-    connection: Connection,
-    idle_timeout: Duration,
-) {
+async fn serve(stream: Stamped, place: OwnedSemaphorePermit, connection: Connection, idle_timeout: Duration) {
     // Answers are written whole: waiting for more to send would only add latency.
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = stream.set_nodelay() {
         tracing::debug!(%error, "set TCP_NODELAY");
     }
     let lifecycle = Arc::clone(&connection.lifecycle);
+    let used = Arc::clone(&connection.used);
     let mut http = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(idle_timeout)
             .max_buf_size(BUFFER_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), connection)
+            .serve_connection(stream, connection)
     );
     let ended = tokio::select! {
         ended = http.as_mut() => ended,
         () = lifecycle.closing() => {
-            http.as_mut().graceful_shutdown();
-            http.await
+            // A graceful shutdown at once would reset a connection whose request lies unread in its socket. One that is
+            // answered meanwhile ends by itself, since it says so in its answer.
+            let grace = if used.load(Ordering::Relaxed) { LAST_LOOK } else { FIRST_REQUEST_GRACE };
+            let answered = tokio::time::timeout(grace, http.as_mut()).await;
+            if let Ok(ended) = answered {
+                ended
+            } else {
+                http.as_mut().graceful_shutdown();
+                http.await
+            }
         }
     };
     if let Err(error) = ended {
@@ -147,7 +216,7 @@ fn jittered(age: Duration) -> Duration {
     age.mul_f64(rand::rng().random_range(1.0 - AGE_JITTER..=1.0 + AGE_JITTER))
 }
 
-/// One connection's view of the router: it says on which response the connection ends.
+/// One connection's view of the router: it says when each request arrived and on which response the connection ends.
 struct Connection {
     router: Router,
     peer: Peer,
@@ -155,6 +224,9 @@ struct Connection {
     places: Arc<Semaphore>,
     crowded: Crowded,
     closes_at: Instant,
+    last_read: LastRead,
+    /// Whether a request has come.
+    used: Arc<AtomicBool>,
 }
 
 impl hyper::service::Service<hyper::Request<Incoming>> for Connection {
@@ -163,7 +235,9 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Connection {
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        self.used.store(true, Ordering::Relaxed);
         let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.last_read.arrival());
         request.extensions_mut().insert(self.peer);
         let answer = self.router.clone().call(request);
         let lifecycle = Arc::clone(&self.lifecycle);

@@ -14,6 +14,7 @@ use crate::{
     error::ApiError,
     health::Health,
     metrics::Metrics,
+    overload::Gate,
     rate_limit::RateLimit,
     redis_link::RedisLink,
     shutdown::Lifecycle,
@@ -37,6 +38,8 @@ pub struct AppState {
     pub rate_limit: Option<RateLimit>,
     /// The workers for CPU work.
     pub cpu: CpuPool,
+    /// Refuses requests that waited too long for the event loop.
+    pub overload: Gate,
     /// What the probes answer.
     pub health: Health,
     /// Whether the service is stopping.
@@ -60,7 +63,8 @@ impl AppState {
         let workers = config
             .cpu_workers
             .unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN));
-        let cpu = CpuPool::new(workers, config.cpu_queue, config.cpu_queue_age);
+        let cpu = CpuPool::new(workers, config.cpu_queue, config.cpu_queue_age(), config.patience());
+        let overload = Gate::new(config.patience());
         let auth = Verifier::new(&config.auth)?;
         if auth.is_none() {
             tracing::info!("no key for tokens is set: writes are open to everyone");
@@ -75,6 +79,7 @@ impl AppState {
             auth,
             rate_limit,
             cpu,
+            overload,
             health,
             lifecycle,
             store,

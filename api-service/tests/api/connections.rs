@@ -1,17 +1,19 @@
 //! How connections live and end.
 
 use std::{
+    io::Write,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::http::StatusCode;
+use futures::FutureExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use crate::harness::{Client, Server, eventually, post_json};
+use crate::harness::{Client, Server, eventually, post_json, value_of};
 
 #[tokio::test]
 async fn an_old_connection_is_closed_behind_its_next_answer() {
@@ -35,10 +37,14 @@ async fn a_replica_that_is_behind_sends_its_clients_elsewhere() {
     assert!(!patient.get("/livez").await.unwrap().closes());
     let mut first = Client::connect(server.port).await.unwrap();
     let mut second = Client::connect(server.port).await.unwrap();
-    // One of them waits longer for the only worker than a client should.
-    let (first, second) = tokio::join!(first.get("/work?cpu=300ms"), second.get("/work?cpu=300ms"));
-    let closes = [first.unwrap().closes(), second.unwrap().closes()];
-    assert!(closes.contains(&true), "{closes:?}");
+    let first = tokio::spawn(async move { first.get("/work?cpu=300ms").await });
+    eventually("the only worker is at work", async || {
+        value_of(server.get("/metrics").await.text(), "http_requests_in_flight") == 1.0
+    })
+    .await;
+    // It waits longer for the worker than a client should.
+    assert!(second.get("/work?cpu=1ms").await.unwrap().closes());
+    first.await.unwrap().unwrap();
     assert!(patient.get("/livez").await.unwrap().closes(), "others on this replica had better move too");
 }
 
@@ -100,6 +106,82 @@ async fn a_stop_drains_then_finishes_what_is_in_flight() {
     assert!(answer.starts_with("HTTP/1.1 201 Created"), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
     server.task.await.unwrap().unwrap();
+}
+
+/// The test, its clients and the server share one thread: until the test awaits, the server cannot run.
+const REQUEST: &[u8] = b"GET /posts HTTP/1.1\r\nhost: test\r\n\r\n";
+
+async fn answer(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn connections_that_wait_to_be_accepted_at_the_end_are_served() {
+    let server = Server::ready(&[]).await;
+    let connect = || std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    let mut waiting: Vec<_> = (0..8).map(|_| connect()).collect();
+    for stream in &mut waiting[..4] {
+        stream.write_all(REQUEST).unwrap();
+    }
+    server.lifecycle.stop().now_or_never().expect("without a drain, closing begins at once");
+    for (number, stream) in waiting.into_iter().enumerate() {
+        stream.set_nonblocking(true).unwrap();
+        let mut stream = TcpStream::from_std(stream).unwrap();
+        // The later half sends its request only now.
+        if number >= 4 {
+            stream.write_all(REQUEST).await.unwrap();
+        }
+        let answer = answer(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+    }
+    server.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_lies_unread_at_the_end_is_answered() {
+    let server = Server::ready(&[]).await;
+    let mut kept = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+    kept.write_all(REQUEST).await.unwrap();
+    let mut first = [0; 4096];
+    assert!(kept.read(&mut first).await.unwrap() > 0);
+    assert_eq!(kept.try_write(REQUEST).unwrap(), REQUEST.len());
+    server.lifecycle.stop().now_or_never().expect("without a drain, closing begins at once");
+    let answer = answer(kept).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+    server.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_sends_nothing_does_not_hold_the_end() {
+    let server = Server::ready(&[]).await;
+    let silent = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+    server.lifecycle.stop().await;
+    assert_eq!(answer(silent).await, "");
+    server.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_all_answered() {
+    let server = Server::ready(&[]).await;
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+    let last = b"GET /posts HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+    stream.write_all(&[REQUEST, REQUEST, last].concat()).await.unwrap();
+    assert_eq!(answer(stream).await.matches("HTTP/1.1 200 OK").count(), 3);
+}
+
+#[tokio::test]
+async fn a_body_longer_than_one_read_arrives_whole() {
+    let server = Server::ready(&[]).await;
+    let body = serde_json::json!({ "title": "long", "body": "x".repeat(60_000) }).to_string();
+    let head = format!(
+        "POST /posts HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+    stream.write_all((head + &body).as_bytes()).await.unwrap();
+    assert!(answer(stream).await.starts_with("HTTP/1.1 201 Created"));
 }
 
 #[tokio::test]

@@ -74,6 +74,11 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
+    /// Seconds after which the client may try again.
+    pub fn retry_after(&self) -> Option<u32> {
+        self.header("retry-after").map(|seconds| seconds.parse().unwrap())
+    }
+
     pub fn closes(&self) -> bool {
         self.header("connection") == Some("close")
     }

@@ -1,6 +1,6 @@
 //! Probes and metrics: what the kubelet and the autoscaler see.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -9,7 +9,11 @@ use axum::{
     middleware,
     routing::get,
 };
-use plimsoll_api::edge;
+use plimsoll_api::{cgroup::CpuFiles, edge};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tower::ServiceExt;
 
 use crate::harness::{Answer, App, Client, Server, eventually, value_of};
@@ -33,7 +37,8 @@ async fn without_a_database_the_service_lives_but_is_not_ready() {
         assert_eq!(app.get(path).await.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
     }
     let refused = app.get("/posts").await;
-    assert_eq!((refused.status, refused.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.retry_after().is_some_and(|seconds| (1..=3).contains(&seconds)), "{refused:?}");
     assert_eq!(refused.json()["code"], "unavailable");
 }
 
@@ -43,7 +48,7 @@ async fn latency_targets_are_exact_edges() {
     app.get("/posts").await;
     let metrics = app.get("/metrics").await;
     assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4"));
-    for edge in ["0.0005", "0.1", "0.12", "0.35", "10", "+Inf"] {
+    for edge in ["0.0005", "0.0011", "0.1", "0.12", "0.35", "10", "+Inf"] {
         let series = format!(
             r#"http_request_duration_seconds_bucket{{method="GET",route="/posts",status="200",le="{edge}"}}"#
         );
@@ -78,6 +83,68 @@ async fn only_the_api_is_measured_and_by_bounded_labels() {
     assert!(metrics.text().contains(r#"plimsoll_api_build_info{version=""#));
     assert!(value_of(metrics.text(), "process_cpu_seconds_total") > 0.0);
     assert!(value_of(metrics.text(), "http_requests_in_flight").abs() < f64::EPSILON);
+}
+
+/// Waits in steps that the test takes on the server's own thread, so that the server cannot run meanwhile.
+const WAIT: Duration = Duration::from_millis(300);
+
+/// The requests to `/posts` that took at most so long, and all of them.
+async fn measured(server: &Server, edge: &str) -> (f64, f64) {
+    let metrics = server.get("/metrics").await;
+    let series = r#"{method="GET",route="/posts",status="200""#;
+    let up_to = format!(r#"http_request_duration_seconds_bucket{series},le="{edge}"}}"#);
+    let all = format!("http_request_duration_seconds_count{series}}}");
+    (value_of(metrics.text(), &up_to), value_of(metrics.text(), &all))
+}
+
+#[tokio::test]
+async fn a_wait_before_the_handler_is_part_of_the_latency() {
+    let server = Server::ready(&[]).await;
+    // Not even accepted while the thread sleeps.
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /posts HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    std::thread::sleep(WAIT);
+    stream.set_nonblocking(true).unwrap();
+    let mut stream = TcpStream::from_std(stream).unwrap();
+    assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+    assert_eq!(measured(&server, "0.27").await, (0.0, 1.0), "it waited for 300 ms");
+    let metrics = server.get("/metrics").await;
+    assert!(
+        value_of(metrics.text(), "http_handler_duration_seconds_sum") < 0.25,
+        "a stopwatch in the handler does not see it"
+    );
+    // Idle time between two requests of one connection is nobody's latency.
+    tokio::time::sleep(WAIT).await;
+    stream.write_all(b"GET /posts HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+    assert_eq!(measured(&server, "0.27").await, (1.0, 2.0));
+}
+
+#[tokio::test]
+async fn time_that_the_client_takes_to_send_a_head_is_not_the_services() {
+    let server = Server::ready(&[]).await;
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+    stream.write_all(b"GET /posts HTTP/1.1\r\nho").await.unwrap();
+    tokio::time::sleep(WAIT).await;
+    stream.write_all(b"st: test\r\n\r\n").await.unwrap();
+    assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+    assert_eq!(measured(&server, "0.27").await, (1.0, 1.0));
+}
+
+#[tokio::test]
+async fn the_cgroups_cpu_is_told_where_the_kernel_tells_it() {
+    let app = App::ready(&[]).await;
+    let told = CpuFiles::find().map(|files| files.read()).unwrap_or_default();
+    let metrics = app.get("/metrics").await;
+    for (value, name) in [
+        (told.usage_seconds, "cgroup_cpu_usage_seconds_total"),
+        (told.throttled_seconds, "cgroup_cpu_throttled_seconds_total"),
+        (told.throttled_periods, "cgroup_cpu_throttled_periods_total"),
+        (told.quota_cores, "cgroup_cpu_quota_cores"),
+    ] {
+        let shown = metrics.text().lines().any(|line| line.starts_with(&format!("{name} ")));
+        assert_eq!(shown, value.is_some(), "{name}");
+    }
 }
 
 #[tokio::test]
