@@ -39,7 +39,7 @@ async fn a_replica_that_is_behind_sends_its_clients_elsewhere() {
     let mut second = Client::connect(server.port).await.unwrap();
     let first = tokio::spawn(async move { first.get("/work?cpu=300ms").await });
     eventually("the only worker is at work", async || {
-        value_of(server.get("/metrics").await.text(), "http_requests_in_flight") == 1.0
+        value_of(server.get("/metrics").await.text(), "http_requests_in_flight") > 0.5
     })
     .await;
     // It waits longer for the worker than a client should.
