@@ -18,6 +18,8 @@ pub mod health;
 pub mod limits;
 pub mod metrics;
 pub mod openapi;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod post;
 pub mod rate_limit;
 pub mod redis_link;
