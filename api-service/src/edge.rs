@@ -39,7 +39,6 @@ const CLIENT_GONE: &str = "499";
 /// 5. Logs the cause of a 500 with the id and its place in the trace, once.
 pub async fn guard(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let trace = TraceContext::of(request.headers());
-    let id = request_id(request.headers(), trace);
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
@@ -49,7 +48,7 @@ pub async fn guard(State(state): State<Arc<AppState>>, request: Request, next: N
     if !state.overload.admit(started, started.saturating_duration_since(arrived)) {
         state.metrics.shed(ShedReason::QueueAge);
         let mut response = ApiError::Shed(ShedReason::QueueAge).into_response();
-        response.headers_mut().insert(REQUEST_ID, id);
+        response.headers_mut().insert(REQUEST_ID, request_id(request.headers(), trace));
         return response;
     }
     let measure = Measure { metrics: &state.metrics, method, route, arrived, started, finished: false };
@@ -62,9 +61,14 @@ pub async fn guard(State(state): State<Arc<AppState>>, request: Request, next: N
         http.request.method = method,
         http.route = route,
         http.response.status_code = tracing::field::Empty,
-        trace.id = %trace.trace,
-        span.id = %trace.span,
+        trace.id = tracing::field::Empty,
+        span.id = tracing::field::Empty,
     );
+    #[cfg(feature = "otlp")]
+    let trace = crate::otlp::adopt(&span, trace);
+    span.record("trace.id", tracing::field::display(trace.trace));
+    span.record("span.id", tracing::field::display(trace.span));
+    let id = request_id(request.headers(), trace);
     let answer = async {
         match limits::refuse(&request) {
             Some(error) => error.into_response(),

@@ -25,6 +25,8 @@ pub mod idempotency;
 pub mod limits;
 pub mod metrics;
 pub mod openapi;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod overload;
 pub mod page;
 pub mod post;

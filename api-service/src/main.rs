@@ -17,14 +17,18 @@ fn main() -> anyhow::Result<()> {
         Err(LoadError::Arguments(error)) => error.exit(),
         Err(error) => return Err(error.into()),
     };
-    telemetry::init(&config.log, config.log_format)?;
     let threads = plimsoll_api::runtime_threads();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .max_blocking_threads(plimsoll_api::BLOCKING_THREADS_MAX)
         .enable_all()
         .build()?;
-    runtime.block_on(plimsoll_api::run(config))?;
+    runtime.block_on(async {
+        telemetry::init(&config.log, config.log_format)?;
+        anyhow::Ok(plimsoll_api::run(config).await?)
+    })?;
+    #[cfg(feature = "otlp")]
+    plimsoll_api::otlp::flush();
     // A query that is still running on a blocking thread must not hold the process beyond its deadline.
     runtime.shutdown_background();
     Ok(())

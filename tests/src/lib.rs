@@ -14,5 +14,6 @@ pub mod paths;
 pub mod postgres;
 pub mod progress;
 pub mod sample;
+pub mod schemathesis;
 pub mod suite;
 pub mod tools;

@@ -9,7 +9,7 @@ use tokio::process::Command;
 use crate::access::Access;
 use crate::postgres::Postgres;
 use crate::progress::step;
-use crate::{chart, cluster, host, images, paths, tools};
+use crate::{chart, cluster, host, images, paths, schemathesis, tools};
 
 /// A cold build of everything, or all end-to-end tests.
 const LIMIT: Duration = Duration::from_hours(1);
@@ -23,6 +23,9 @@ pub struct Options {
     /// Only what needs no cluster: formatting, lints, unit, golden and server tests.
     #[arg(long, conflicts_with = "e2e")]
     fast: bool,
+    /// Only schemathesis against the API service, which needs no cluster either.
+    #[arg(long, conflicts_with_all = ["e2e", "fast"])]
+    schemathesis: bool,
 }
 
 /// Runs them. Nothing is skipped but what the options leave out.
@@ -30,6 +33,9 @@ pub struct Options {
 /// # Errors
 /// At the first check or runner that fails.
 pub async fn run(options: Options) -> Result<()> {
+    if options.schemathesis {
+        return schemathesis::run().await;
+    }
     let lock = cluster::lock()?;
     host::install_packages().await?;
     tools::HELM.ensure().await?;

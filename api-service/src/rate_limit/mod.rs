@@ -2,7 +2,7 @@
 //! Redis does not answer, each replica limits on its own.
 //!
 //! A limited request is answered with 429, `Retry-After`, and, as every answer of a limited route, with `RateLimit` and
-//! `RateLimit-Policy` in the form of draft-ietf-httpapi-ratelimit-headers-10 (structured fields, one policy `default`).
+//! `RateLimit-Policy` in the form of draft-ietf-httpapi-ratelimit-headers-11 (structured fields, one policy `default`).
 
 pub mod client;
 mod local;

@@ -101,7 +101,7 @@ impl Quota {
     }
 }
 
-/// The policy of draft-ietf-httpapi-ratelimit-headers-10: `q` requests in a window of `w` seconds.
+/// The policy of draft-ietf-httpapi-ratelimit-headers-11: `q` requests in a window of `w` seconds.
 impl fmt::Display for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, r#""default";q={};w={}"#, self.burst, whole_seconds(self.tolerance_us()))

@@ -105,3 +105,49 @@ fn a_mistake_in_the_file_is_said_with_its_place() {
         "{text}"
     );
 }
+
+/// In builds with the feature: `cargo test -p plimsoll-api --features otlp`.
+#[cfg(feature = "otlp")]
+#[tokio::test]
+async fn spans_reach_the_collector_in_the_callers_trace() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let collector = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", collector.local_addr().unwrap());
+    let port = free_port();
+    let process = Process::spawn(
+        Command::new(env!("CARGO_BIN_EXE_plimsoll-api"))
+            .env("PLIMSOLL_LISTEN", format!("127.0.0.1:{port}"))
+            .env("PLIMSOLL_DATABASE_URL", "sqlite::memory:")
+            .env("PLIMSOLL_DRAIN", "0s")
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+    );
+    let service = Service { process, port };
+    eventually("the process is ready", async || service.readiness().await == Some(StatusCode::OK)).await;
+    let mut client = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let traceparent = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let request = format!("GET /posts HTTP/1.1\r\nhost: t\r\nconnection: close\r\n{traceparent}\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("x-request-id: 0af7651916cd43dd8448eb211c80319c"), "{answer}");
+
+    // The end of the process sends what is left.
+    service.process.signal(Signal::SIGTERM);
+    let sent = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        let (mut stream, _) = collector.accept().await.unwrap();
+        let (mut sent, mut buffer) = (Vec::new(), [0; 4096]);
+        let trace = 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes();
+        while !sent.windows(16).any(|bytes| bytes == trace) {
+            let read = stream.read(&mut buffer).await.unwrap();
+            assert!(read > 0, "no span of the trace in {:?}", String::from_utf8_lossy(&sent));
+            sent.extend_from_slice(&buffer[..read]);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        sent
+    });
+    let sent = sent.await.expect("the collector gets the trace");
+    let text = String::from_utf8_lossy(&sent);
+    assert!(text.starts_with("POST /v1/traces HTTP/1.1") && text.contains("plimsoll-api"), "{text}");
+    assert_eq!(service.exit_code().await, Some(0));
+}
