@@ -69,7 +69,8 @@ impl Images {
 /// When a build or an import fails.
 pub async fn ensure() -> Result<Images> {
     let packages = ["plimsoll-operator", "plimsoll-api", "plimsoll-load"];
-    let binaries = step("Build the operator, the API service and the load generator", compile(&packages)).await?;
+    let binaries =
+        step("Build the operator, the API service and the load generator", compile(&packages)).await?;
     step("Make and import the images", async {
         let context = stage_binaries(&binaries)?;
         let containerfile = paths::project().join("Containerfile");
