@@ -117,12 +117,15 @@ impl Client {
 
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|connection| !connection.is_closed());
-        if idle.is_empty() {
-            return None;
+        // Only the chosen one is looked at: there may be hundreds, and a request must not cost more for each.
+        while !idle.is_empty() {
+            let chosen = rand::rng().random_range(0..idle.len());
+            let connection = idle.swap_remove(chosen);
+            if !connection.is_closed() {
+                return Some(connection);
+            }
         }
-        let chosen = rand::rng().random_range(0..idle.len());
-        Some(idle.swap_remove(chosen))
+        None
     }
 
     async fn connect(&self) -> Result<Connection, Failure> {

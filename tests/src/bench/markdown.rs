@@ -238,6 +238,7 @@ mod tests {
             achieved: if valid { 1.0 } else { 0.5 },
             valid,
             failed: 0,
+            failures: BTreeMap::new(),
             p50_ms: p99_ms / 4.0,
             p95_ms: p99_ms / 2.0,
             p99_ms,

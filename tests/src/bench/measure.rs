@@ -1,6 +1,7 @@
 //! The two ways to measure. The closed loop keeps 50 connections busy: it finds the capacity and the CPU time of a request,
 //! and hides stalls. The open loop sends at a rate whatever comes back: it finds the latency that clients feel.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use crate::command;
 
 /// Connections of the closed loop: as many as the baseline that a user would take with autocannon.
 pub const CONNECTIONS: u32 = 50;
-/// Connections that the open loop may open; a request that finds none has failed.
-const OPEN_CONNECTIONS_MAX: u32 = 512;
+/// Connections that the open loop may open; a request that finds none has failed. Under the usual limit of 1024 files.
+const OPEN_CONNECTIONS_MAX: u32 = 960;
 /// Of the rate that was asked for, how much must be answered in time for the latencies to mean something.
 const ACHIEVED_MIN: f64 = 0.99;
 /// A request counts as failed after it.
@@ -58,6 +59,8 @@ pub struct Open {
     pub valid: bool,
     /// Requests that failed; their latency counts as the time limit.
     pub failed: u64,
+    /// Why they failed, and how many of them.
+    pub failures: BTreeMap<String, u64>,
     /// Milliseconds from the moment a request was due.
     pub p50_ms: f64,
     /// As `p50_ms`.
@@ -186,6 +189,7 @@ fn judge(output: &str, rate: f64, seconds: u64) -> Result<Open> {
         achieved,
         valid: achieved >= ACHIEVED_MIN,
         failed: summary.failed,
+        failures: summary.failures,
         p50_ms: summary.p50_ms,
         p95_ms: summary.p95_ms,
         p99_ms: summary.p99_ms,

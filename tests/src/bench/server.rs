@@ -156,12 +156,10 @@ impl Stage {
         let mut running = Running::start(server.id(), server.cpus(self.machine), &command, &self.folder)?;
         let base = format!("http://127.0.0.1:{port}").parse()?;
         let client = Client::new(&base, CONNECTIONS_MAX, START_LIMIT).await?;
-        // Its own cache must be there too, or the first requests would be answered without it.
+        // Its database and cache must be there too, or the first requests would be answered without them.
         let healthy = async || {
-            let health = super::get(&client, "/health", &[]).await;
-            health
-                .and_then(|answer| answer.json())
-                .is_ok_and(|health| health["cache"] == "ok" || server == Server::Nginx)
+            let health = super::get(&client, "/health", &[]).await.and_then(|answer| answer.json());
+            health.is_ok_and(|health| health["status"] == "ok" && health["cache"] == "ok")
         };
         running.until(START_LIMIT, healthy).await?;
         Ok(Serving { running, port, client })
