@@ -30,6 +30,16 @@ const PACKAGES: [(&str, &str); 17] = [
     ("/usr/bin/ldd", "libc-bin"),
 ];
 
+/// What the benchmark needs besides Node and Go.
+const BENCH_PACKAGES: [(&str, &str); 6] = [
+    ("/usr/sbin/nginx", "nginx-light"),
+    ("/usr/bin/redis-server", "redis-server"),
+    ("/usr/bin/wrk", "wrk"),
+    ("/usr/bin/taskset", "util-linux"),
+    ("/usr/bin/setpriv", "util-linux"),
+    ("/usr/bin/musl-gcc", "musl-tools"),
+];
+
 /// Of `apt-get`: quiet, and patient with an update that the machine is making by itself.
 const APT: [&str; 3] = ["-q", "-o", "DPkg::Lock::Timeout=300"];
 
@@ -52,14 +62,26 @@ pub fn require_root() -> Result<()> {
     Ok(())
 }
 
-/// Installs the Debian packages that are missing.
+/// Installs the Debian packages of the local cluster that are missing.
 ///
 /// # Errors
 /// When a package is missing and `apt-get` is too, or it fails.
 pub async fn install_packages() -> Result<()> {
+    install(&PACKAGES).await
+}
+
+/// Installs the Debian packages of the benchmark that are missing.
+///
+/// # Errors
+/// As [`install_packages`].
+pub async fn install_bench_packages() -> Result<()> {
+    install(&BENCH_PACKAGES).await
+}
+
+async fn install(packages: &[(&str, &str)]) -> Result<()> {
     drop(ServicesStayOff::left_by_a_killed_command());
     let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
+        packages.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -80,7 +102,7 @@ pub async fn install_packages() -> Result<()> {
         Ok(())
     })
     .await?;
-    for (file, package) in PACKAGES {
+    for (file, package) in packages {
         if !Path::new(file).exists() {
             bail!("{package} is installed but {file} is not there; is this Debian 12?");
         }
@@ -97,6 +119,7 @@ async fn disable_services(installed: &[&str]) {
         ("containerd", "containerd"),
         ("etcd-server", "etcd"),
         ("redis-server", "redis-server"),
+        ("nginx-light", "nginx"),
         ("postgresql-15", "postgresql"),
     ] {
         if installed.contains(&package) {

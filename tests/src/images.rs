@@ -68,9 +68,10 @@ impl Images {
 /// # Errors
 /// When a build or an import fails.
 pub async fn ensure() -> Result<Images> {
-    step("Build the operator, the API service and the load generator", compile()).await?;
+    let packages = ["plimsoll-operator", "plimsoll-api", "plimsoll-load"];
+    let binaries =
+        step("Build the operator, the API service and the load generator", compile(&packages)).await?;
     step("Make and import the images", async {
-        let binaries = paths::target().join(TARGET).join("release");
         let context = stage_binaries(&binaries)?;
         let containerfile = paths::project().join("Containerfile");
         let own = |name: &'static str| own_image(&containerfile, &context, &binaries, name);
@@ -126,7 +127,11 @@ pub async fn import(archive: &Path) -> Result<()> {
     ctr(&["images", "import", &archive.to_string_lossy()]).await.map(drop)
 }
 
-async fn compile() -> Result<()> {
+/// Builds the release binaries of these packages as they ship, static, and returns their folder.
+///
+/// # Errors
+/// When musl's tools cannot be had or the build fails.
+pub async fn compile(packages: &[&str]) -> Result<PathBuf> {
     if !command::on_path("musl-gcc") {
         bail!("static binaries need musl-gcc: install the Debian package musl-tools");
     }
@@ -141,16 +146,12 @@ async fn compile() -> Result<()> {
         .await
         .context("static binaries need Rust's standard library for musl")?;
     }
-    command::run_logged(
-        Command::new("cargo")
-            .current_dir(paths::project())
-            .args(["build", "--locked", "--release", "--target", TARGET, "--target-dir"])
-            .arg(paths::target())
-            .args(["-p", "plimsoll-operator", "-p", "plimsoll-api", "-p", "plimsoll-load"]),
-        &paths::target().join("images/build.log"),
-        COMPILE_LIMIT,
-    )
-    .await
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(paths::project());
+    cargo.args(["build", "--locked", "--release", "--target", TARGET, "--target-dir"]).arg(paths::target());
+    cargo.args(packages.iter().flat_map(|package| ["-p", package]));
+    command::run_logged(&mut cargo, &paths::target().join("images/build.log"), COMPILE_LIMIT).await?;
+    Ok(paths::target().join(TARGET).join("release"))
 }
 
 /// A folder with the binaries alone: the builder reads all of its context.

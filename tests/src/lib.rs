@@ -1,8 +1,9 @@
-//! The local cluster, the demo and what end-to-end tests share.
+//! The local cluster, the demo, the benchmark and what end-to-end tests share.
 //!
 //! Nothing here is part of the product: the operator and the API service never depend on this crate.
 
 pub mod access;
+pub mod bench;
 pub mod chart;
 pub mod cluster;
 pub mod command;

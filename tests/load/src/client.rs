@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rand::Rng;
 use tokio::net::TcpStream;
@@ -30,6 +30,8 @@ pub struct Client {
 pub struct Response {
     /// Its status.
     pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
     /// Its body.
     pub body: Bytes,
     /// Whether the request was sent twice because the first connection had been closed.
@@ -85,7 +87,7 @@ impl Client {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Sends a request and reads the whole response.
+    /// Sends a request with these headers, besides those that it needs anyway, and reads the whole response.
     ///
     /// A request that met a kept-alive connection which the server had meanwhile closed is sent once more, on a new
     /// connection, as browsers and HTTP libraries do (RFC 9110, 9.2.2): for `GET` always, for others only when nothing of
@@ -93,32 +95,37 @@ impl Client {
     ///
     /// # Errors
     /// [`Failure`] when no whole response came.
-    pub async fn send(&self, method: &Method, path: &str, body: Bytes) -> Result<Response, Failure> {
+    pub async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response, Failure> {
+        let mut resent = false;
         if let Some(connection) = self.take_idle() {
-            match self.exchange(connection, method, path, body.clone()).await {
-                Ok((status, body)) => return Ok(Response { status, body, resent: false }),
-                Err(error) if error.is_canceled() || *method == Method::GET => {}
+            match self.exchange(connection, method, path, headers, body.clone()).await {
+                Ok(response) => return Ok(response),
+                Err(error) if error.is_canceled() || *method == Method::GET => resent = true,
                 Err(_) => return Err(Failure::Broken),
             }
-            let connection = self.connect().await?;
-            let (status, body) =
-                self.exchange(connection, method, path, body).await.map_err(|_| Failure::Broken)?;
-            return Ok(Response { status, body, resent: true });
         }
         let connection = self.connect().await?;
-        let (status, body) =
-            self.exchange(connection, method, path, body).await.map_err(|_| Failure::Broken)?;
-        Ok(Response { status, body, resent: false })
+        let response = self.exchange(connection, method, path, headers, body).await;
+        Ok(Response { resent, ..response.map_err(|_| Failure::Broken)? })
     }
 
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|connection| !connection.is_closed());
-        if idle.is_empty() {
-            return None;
+        // Only the chosen one is looked at: there may be hundreds, and a request must not cost more for each.
+        while !idle.is_empty() {
+            let chosen = rand::rng().random_range(0..idle.len());
+            let connection = idle.swap_remove(chosen);
+            if !connection.is_closed() {
+                return Some(connection);
+            }
         }
-        let chosen = rand::rng().random_range(0..idle.len());
-        Some(idle.swap_remove(chosen))
+        None
     }
 
     async fn connect(&self) -> Result<Connection, Failure> {
@@ -143,13 +150,15 @@ impl Client {
         mut connection: Connection,
         method: &Method,
         path: &str,
+        extra: &HeaderMap,
         body: Bytes,
-    ) -> Result<(StatusCode, Bytes), hyper::Error> {
+    ) -> Result<Response, hyper::Error> {
         connection.ready().await?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method.clone();
         *request.uri_mut() = path.parse().unwrap_or_else(|_| Uri::from_static("/"));
         let headers = request.headers_mut();
+        headers.clone_from(extra);
         if let Ok(host) = self.authority.parse() {
             headers.insert(hyper::header::HOST, host);
         }
@@ -160,12 +169,12 @@ impl Client {
             );
         }
         let response = connection.send_request(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
         if connection.ready().await.is_ok() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
-        Ok((status, body))
+        Ok(Response { status: parts.status, headers: parts.headers, body, resent: false })
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use hyper::Uri;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{HeaderMap, Uri};
 use plimsoll_load::Trace;
 use plimsoll_load::run::{Plan, run};
 
@@ -33,6 +34,12 @@ struct Arguments {
     /// Most connections.
     #[arg(long, default_value_t = 512)]
     connections_max: u64,
+    /// A header of every GET, as NAME:VALUE; may be repeated.
+    #[arg(long = "header", value_parser = header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// Seconds at the start whose requests are not counted.
+    #[arg(long, default_value_t = 0)]
+    warmup_seconds: u64,
     /// A latency in milliseconds to count requests over; may be repeated.
     #[arg(long = "threshold-ms")]
     thresholds_ms: Vec<u64>,
@@ -45,6 +52,13 @@ fn weighted(text: &str) -> Result<(String, u32), String> {
         return Err(format!("{path:?} does not begin with /"));
     }
     Ok((path.to_owned(), weight))
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("write NAME:VALUE, such as accept-encoding:gzip")?;
+    let name = name.trim().parse().map_err(|_| format!("{name:?} is not a header's name"))?;
+    let value = value.trim().parse().map_err(|_| format!("{value:?} cannot be sent in a header"))?;
+    Ok((name, value))
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -60,6 +74,8 @@ async fn main() -> Result<()> {
         seed: arguments.seed,
         timeout: Duration::from_millis(arguments.timeout_ms),
         connections_max: arguments.connections_max,
+        headers: HeaderMap::from_iter(arguments.headers),
+        warmup: Duration::from_secs(arguments.warmup_seconds),
         thresholds: arguments.thresholds_ms.iter().map(|ms| Duration::from_millis(*ms)).collect(),
     };
     let mut out = std::io::stdout();

@@ -65,6 +65,10 @@ pub struct Summary {
     pub p99_ms: f64,
     /// As `p50_ms`.
     pub p999_ms: f64,
+    /// How late the generator itself was, 99 of 100 times, in milliseconds: from the moment a request was due to when it
+    /// was begun. It is part of every latency here; near those, it is the generator that was measured.
+    #[serde(default)]
+    pub late_p99_ms: f64,
 }
 
 /// A line of the generator's output.
@@ -82,6 +86,8 @@ pub enum Line {
 pub struct Outcome {
     /// From the moment it was due.
     pub latency: Duration,
+    /// Of that, until it was begun.
+    pub late: Duration,
     /// Why it failed.
     pub failure: Option<String>,
     /// Whether it was sent twice because the first connection had been closed.
@@ -96,6 +102,7 @@ pub struct Recorder {
     latencies: Histogram<u64>,
     summary: Summary,
     all_latencies: Histogram<u64>,
+    lateness: Histogram<u64>,
     over: Vec<u64>,
 }
 
@@ -114,6 +121,7 @@ impl Recorder {
             timeout,
             latencies: histogram()?,
             all_latencies: histogram()?,
+            lateness: histogram()?,
         })
     }
 
@@ -127,9 +135,9 @@ impl Recorder {
     pub fn ended(&mut self, outcome: &Outcome) {
         let felt =
             if outcome.failure.is_some() { outcome.latency.max(self.timeout) } else { outcome.latency };
-        let micros = u64::try_from(felt.as_micros()).unwrap_or(u64::MAX).max(1);
-        self.latencies.saturating_record(micros);
-        self.all_latencies.saturating_record(micros);
+        self.latencies.saturating_record(micros(felt));
+        self.all_latencies.saturating_record(micros(felt));
+        self.lateness.saturating_record(micros(outcome.late));
         match &outcome.failure {
             None => {
                 self.second.completed += 1;
@@ -177,6 +185,7 @@ impl Recorder {
             p95_ms: ms(self.all_latencies.value_at_quantile(0.95)),
             p99_ms: ms(self.all_latencies.value_at_quantile(0.99)),
             p999_ms: ms(self.all_latencies.value_at_quantile(0.999)),
+            late_p99_ms: ms(self.lateness.value_at_quantile(0.99)),
             ..self.summary.clone()
         }
     }
@@ -186,6 +195,10 @@ impl Recorder {
 fn histogram() -> anyhow::Result<Histogram<u64>> {
     const HOUR_MICROS: u64 = 3_600_000_000;
     Ok(Histogram::new_with_bounds(1, HOUR_MICROS, 3)?)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).max(1)
 }
 
 fn ms(micros: u64) -> f64 {
@@ -203,7 +216,7 @@ mod tests {
         let mut recorder = Recorder::new(Vec::new(), TIMEOUT, Timestamp::UNIX_EPOCH).unwrap();
         for millis in 1..=1000 {
             let latency = Duration::from_millis(millis);
-            recorder.ended(&Outcome { latency, failure: None, resent: false });
+            recorder.ended(&Outcome { latency, late: latency / 10, failure: None, resent: false });
         }
         let second = recorder.tick(0, Timestamp::UNIX_EPOCH, 0, 0);
         let near = |told: Option<f64>, ms: f64| told.is_some_and(|told| (told / ms - 1.0).abs() < 0.002);
@@ -212,6 +225,7 @@ mod tests {
             "{second:?}"
         );
         assert!(near(Some(recorder.summary().p999_ms), 999.0));
+        assert!(near(Some(recorder.summary().late_p99_ms), 99.0));
     }
 
     #[test]
@@ -221,7 +235,8 @@ mod tests {
         for (millis, failure) in [(50, None), (150, None), (300, None), (1, Some("status 503"))] {
             recorder.offered();
             let failure = failure.map(str::to_owned);
-            recorder.ended(&Outcome { latency: Duration::from_millis(millis), failure, resent: false });
+            let latency = Duration::from_millis(millis);
+            recorder.ended(&Outcome { latency, late: Duration::ZERO, failure, resent: false });
         }
         let second = recorder.tick(0, Timestamp::UNIX_EPOCH, 0, 1);
         assert_eq!((second.offered, second.completed, second.failed, &second.over), (4, 3, 1, &vec![3, 2]));

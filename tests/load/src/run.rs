@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use hyper::body::Bytes;
-use hyper::{Method, Uri};
+use hyper::{HeaderMap, Method, Uri};
 use jiff::Timestamp;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::sync::mpsc;
@@ -20,7 +20,7 @@ use crate::trace::Trace;
 const POST: &str = "{post}";
 /// How long the server may take to be found and to answer for the first time.
 const START_LIMIT: Duration = Duration::from_mins(1);
-/// Outcomes that may wait to be counted.
+/// Outcomes that may wait to be counted, and due requests that may wait to be begun.
 const QUEUE: usize = 65_536;
 
 /// What to send.
@@ -40,6 +40,10 @@ pub struct Plan {
     pub timeout: Duration,
     /// Most connections.
     pub connections_max: u64,
+    /// Of every `GET`.
+    pub headers: HeaderMap,
+    /// What is due before this has passed is sent and not counted.
+    pub warmup: Duration,
     /// Latencies to count requests over.
     pub thresholds: Vec<Duration>,
 }
@@ -55,15 +59,16 @@ pub async fn run(plan: Plan, mut line: impl FnMut(&Line)) -> Result<Summary> {
     let timeout = plan.timeout;
     let in_flight = Arc::new(AtomicU64::new(0));
     let (ended, mut outcomes) = mpsc::channel::<Outcome>(QUEUE);
-    let mut random = SmallRng::seed_from_u64(plan.seed);
     let mut recorder = Recorder::new(plan.thresholds.clone(), plan.timeout, Timestamp::now())?;
+    let mut random = SmallRng::seed_from_u64(plan.seed.wrapping_add(1));
+    let headers = Arc::new(plan.headers);
     let started = Instant::now();
     let last = plan.trace.duration().as_secs_f64();
-    let mut due = next_due(&plan.trace, 0.0, &mut random);
+    let mut due = pace(plan.trace, plan.seed, started)?;
+    let mut sending = true;
     let mut second = 0;
     let mut tick = tokio::time::interval_at(started + Duration::from_secs(1), Duration::from_secs(1));
     loop {
-        let at = due.map(|due| started + Duration::from_secs_f64(due));
         tokio::select! {
             biased;
             _ = tick.tick() => {
@@ -73,17 +78,23 @@ pub async fn run(plan: Plan, mut line: impl FnMut(&Line)) -> Result<Summary> {
                 }
                 line(&Line::Second(recorder.tick(second, Timestamp::now(), under_way, client.connections())));
                 second += 1;
-                if due.is_none() && under_way == 0 && f64::from(second) >= last {
+                if !sending && under_way == 0 && f64::from(second) >= last {
                     break;
                 }
             }
+            due = due.recv(), if sending => match due {
+                None => sending = false,
+                Some(due) => {
+                    let counted = due >= started + plan.warmup;
+                    if counted {
+                        recorder.offered();
+                    }
+                    let ended = counted.then(|| ended.clone());
+                    let request = Sent { due, path: paths.choose(&mut random), headers: headers.clone(), timeout };
+                    tokio::spawn(request.send(client.clone(), ended, InFlight::new(&in_flight)));
+                }
+            },
             Some(outcome) = outcomes.recv() => recorder.ended(&outcome),
-            () = tokio::time::sleep_until(at.unwrap_or(started)), if at.is_some() => {
-                recorder.offered();
-                let request = Sent { due: at.unwrap_or(started), path: paths.choose(&mut random), timeout };
-                tokio::spawn(request.send(client.clone(), ended.clone(), InFlight::new(&in_flight)));
-                due = next_due(&plan.trace, due.unwrap_or(last), &mut random);
-            }
         }
     }
     let summary = recorder.summary();
@@ -95,12 +106,15 @@ pub async fn run(plan: Plan, mut line: impl FnMut(&Line)) -> Result<Summary> {
 struct Sent {
     due: Instant,
     path: String,
+    headers: Arc<HeaderMap>,
     timeout: Duration,
 }
 
 impl Sent {
-    async fn send(self, client: Arc<Client>, ended: mpsc::Sender<Outcome>, in_flight: InFlight) {
-        let response = client.send(&Method::GET, &self.path, Bytes::new());
+    /// `ended` is absent for a request that is not counted.
+    async fn send(self, client: Arc<Client>, ended: Option<mpsc::Sender<Outcome>>, in_flight: InFlight) {
+        let late = self.due.elapsed();
+        let response = client.send(&Method::GET, &self.path, &self.headers, Bytes::new());
         let (failure, resent) = match tokio::time::timeout_at(self.due + self.timeout, response).await {
             Err(_) => (Some("timeout".to_owned()), false),
             Ok(Err(Failure::Connect)) => (Some("connect".to_owned()), false),
@@ -112,9 +126,33 @@ impl Sent {
             Ok(Ok(response)) => (None, response.resent),
         };
         // Counted before it is told: the load ends when nothing is under way and nothing is left to count.
-        let _ = ended.send(Outcome { latency: self.due.elapsed(), failure, resent }).await;
+        if let Some(ended) = ended {
+            let _ = ended.send(Outcome { latency: self.due.elapsed(), late, failure, resent }).await;
+        }
         drop(in_flight);
     }
+}
+
+/// Tells the moments at which requests are due, each when it has come, until the trace or the receiver ends.
+///
+/// A thread of its own, for its sleep ends within a tenth of a millisecond. The runtime's timer counts in milliseconds,
+/// and would add that much to what is measured.
+fn pace(trace: Trace, seed: u64, started: Instant) -> Result<mpsc::Receiver<Instant>> {
+    let (sender, due) = mpsc::channel(QUEUE);
+    let pacer = move || {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut at = 0.0;
+        while let Some(next) = next_due(&trace, at, &mut random) {
+            let due = started + Duration::from_secs_f64(next);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if sender.blocking_send(due).is_err() {
+                return;
+            }
+            at = next;
+        }
+    };
+    std::thread::Builder::new().name("pacer".into()).spawn(pacer).context("start a thread")?;
+    Ok(due)
 }
 
 /// The next moment, in seconds, at which a request is due: a Poisson process with the trace's rate, by thinning over
@@ -143,7 +181,7 @@ async fn make_posts(client: &Client, count: u32) -> Result<Vec<String>> {
     while posts.len() < count as usize {
         let number = posts.len();
         let body = serde_json::json!({ "title": format!("Post {number}"), "body": "Loaded to the line and no further. ".repeat(20) });
-        match client.send(&Method::POST, "/posts", Bytes::from(body.to_string())).await {
+        match client.send(&Method::POST, "/posts", &HeaderMap::new(), Bytes::from(body.to_string())).await {
             Ok(response) if response.status.is_success() => {
                 let made: serde_json::Value =
                     serde_json::from_slice(&response.body).context("read a made post")?;
@@ -229,5 +267,53 @@ mod tests {
         // Five standard deviations of a Poisson count.
         assert!((1777..2224).contains(&counts[1]), "{counts:?}");
         assert!((388..612).contains(&counts[2]), "{counts:?}");
+    }
+
+    /// Answers every request on every connection with 200, and tells the requests' heads.
+    async fn server() -> (Uri, mpsc::UnboundedReceiver<String>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let (heads, told) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let heads = heads.clone();
+                tokio::spawn(async move {
+                    let mut buffer = [0; 4096];
+                    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                        let _ = heads.send(String::from_utf8_lossy(&buffer[..read]).into_owned());
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                    }
+                });
+            }
+        });
+        (base, told)
+    }
+
+    #[tokio::test]
+    async fn what_is_due_in_the_warmup_is_sent_and_not_counted() {
+        let (base, mut heads) = server().await;
+        let plan = Plan {
+            base,
+            paths: vec![("/health".to_owned(), 1)],
+            posts: 0,
+            trace: Trace::parse("0,200\n1,50\n").unwrap(),
+            seed: 1,
+            timeout: Duration::from_secs(5),
+            connections_max: 512,
+            headers: HeaderMap::from_iter([(hyper::header::ACCEPT_ENCODING, "br".parse().unwrap())]),
+            warmup: Duration::from_secs(1),
+            thresholds: Vec::new(),
+        };
+        let summary = run(plan, |_| {}).await.unwrap();
+        let mut sent = 0;
+        while let Ok(head) = heads.try_recv() {
+            assert!(head.contains("accept-encoding: br\r\n"), "{head}");
+            sent += 1;
+        }
+        assert_eq!(summary.completed, summary.offered);
+        // Five standard deviations of a Poisson count.
+        assert!((14..86).contains(&summary.offered), "{summary:?}");
+        assert!(sent > summary.offered + 100, "{sent} were sent");
     }
 }

@@ -208,6 +208,8 @@ impl World {
             seed: 1,
             timeout: Duration::from_secs(10),
             connections_max: 512,
+            headers: http::HeaderMap::new(),
+            warmup: Duration::ZERO,
             thresholds: vec![Duration::from_millis(sample::P95_MS), Duration::from_millis(sample::P99_MS)],
         };
         Ok(Running(tokio::spawn(async move {

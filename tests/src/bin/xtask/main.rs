@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use plimsoll_tests::{cluster, demo, generate, suite};
+use plimsoll_tests::{bench, cluster, demo, generate, suite};
 
 /// Plimsoll's commands for developers. Each installs or builds what it needs and can be run again.
 #[derive(Parser)]
@@ -26,6 +26,11 @@ enum Command {
     },
     /// Runs every test, the end-to-end ones on the local cluster included.
     Test(suite::Options),
+    /// Measures Plimsoll beside what a user would pick in its place, on this machine.
+    Bench {
+        #[command(subcommand)]
+        command: bench::Command,
+    },
     /// Writes again what is generated from the sources: the CustomResourceDefinition and golden files.
     Generate,
 }
@@ -51,11 +56,17 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let left = match arguments.command {
+        Command::Bench { .. } => "everything that was started has been ended",
+        _ => {
+            "what is there is reused by the next run, or removed by `cargo xtask demo --down` (with the same --context, if there was one)"
+        }
+    };
     let result = runtime.block_on(async {
         tokio::select! {
             result = run(arguments.command) => result,
             _ = tokio::signal::ctrl_c() => {
-                eprintln!("\ninterrupted; what is there is reused by the next run, or removed by `cargo xtask demo --down` (with the same --context, if there was one)");
+                eprintln!("\ninterrupted; {left}");
                 std::process::exit(130);
             }
         }
@@ -86,6 +97,7 @@ async fn run(command: Command) -> Result<()> {
             }
         },
         Command::Test(options) => suite::run(options).await,
+        Command::Bench { command } => bench::run(command).await,
         Command::Generate => generate::run().await,
     }
 }
