@@ -63,6 +63,20 @@ pub fn stamp(socket: &impl AsFd) -> io::Result<()> {
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival(pub Instant);
 
+tokio::task_local! {
+    static WAITED: Duration;
+}
+
+/// Handles a request that had `waited` before it was handled, as [`waited`] tells in `handling`.
+pub fn scope<F: Future>(waited: Duration, handling: F) -> impl Future<Output = F::Output> {
+    WAITED.scope(waited, handling)
+}
+
+/// How long this task's request had waited before it was handled; nothing outside of a request.
+pub fn waited() -> Duration {
+    WAITED.try_with(|waited| *waited).unwrap_or_default()
+}
+
 /// When the bytes that a connection read last had come in. A clone shows the same connection.
 #[derive(Debug, Clone)]
 pub struct LastRead(Arc<Moments>);

@@ -16,7 +16,10 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
-use crate::overload::{Gate, Patience};
+use crate::{
+    arrival,
+    overload::{Gate, Patience},
+};
 
 /// A job that waited longer than this for a worker shows that the pool is behind.
 const BEHIND_AFTER: Duration = Duration::from_millis(100);
@@ -85,7 +88,8 @@ impl CpuPool {
     /// [`Caller`] gone.
     ///
     /// # Errors
-    /// [`CpuError::QueueFull`] at once; [`CpuError::TooOld`] when a worker reaches the job too late;
+    /// [`CpuError::QueueFull`] at once; [`CpuError::TooOld`] when its request had waited for too long, here and before it
+    /// was handled, by the time at which a worker reaches the job;
     /// [`CpuError::Panicked`].
     pub async fn run<T: Send + 'static>(
         &self,
@@ -95,13 +99,16 @@ impl CpuPool {
         let gone = Arc::new(AtomicBool::new(false));
         let _leave = LeaveOnDrop(Arc::clone(&gone));
         let queued = Instant::now();
+        // What it waited before it was handled counts too, but not what it did in between: a slow database is no queue.
+        let waited = arrival::waited();
         let (age_max, gate) = (self.age_max, Arc::clone(&self.gate));
         let (started, behind_until_ms) = (self.started, Arc::clone(&self.behind_until_ms));
         let job = move || {
             let caller = Caller { gone };
             let now = Instant::now();
-            let age = now.saturating_duration_since(queued);
-            if age > BEHIND_AFTER {
+            let in_queue = now.saturating_duration_since(queued);
+            let age = waited.saturating_add(in_queue);
+            if in_queue > BEHIND_AFTER {
                 behind_until_ms.store(millis(started.elapsed() + BEHIND_FOR), Ordering::Relaxed);
             }
             // Before the check for the caller: that it gave up waiting is a wait like any other.
@@ -297,6 +304,14 @@ mod tests {
         let impatient = Patience { target: Duration::ZERO, interval: Duration::ZERO };
         let pool = CpuPool::new(ONE, ONE, Duration::MAX, impatient);
         assert_eq!(pool.run(|_| ()).await, Err(CpuError::TooOld));
+    }
+
+    #[tokio::test]
+    async fn a_wait_before_the_request_was_handled_counts() {
+        let pool = pool(Duration::from_hours(1));
+        let waited = Duration::from_hours(2);
+        assert_eq!(arrival::scope(waited, pool.run(|_| ())).await, Err(CpuError::TooOld));
+        assert_eq!(pool.run(|_| ()).await, Ok(()));
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use futures::FutureExt;
 use tracing::Instrument;
 
 use crate::{
-    arrival::Arrival,
+    arrival::{self, Arrival},
     error::{ApiError, Cause, Shed},
     limits,
     metrics::{Metrics, method_label},
@@ -45,7 +45,8 @@ pub async fn guard(State(state): State<Arc<AppState>>, request: Request, next: N
     let started = Instant::now();
     // Without a connection, as in tests, it arrives as it starts.
     let arrived = request.extensions().get::<Arrival>().map_or(started, |arrival| arrival.0);
-    if !state.overload.admit(started, started.saturating_duration_since(arrived)) {
+    let waited = started.saturating_duration_since(arrived);
+    if !state.overload.admit(started, waited) {
         state.metrics.shed(ShedReason::QueueAge);
         let mut response = ApiError::Shed(ShedReason::QueueAge).into_response();
         response.headers_mut().insert(REQUEST_ID, request_id(request.headers(), trace));
@@ -76,6 +77,7 @@ pub async fn guard(State(state): State<Arc<AppState>>, request: Request, next: N
         }
     };
     let answer = AssertUnwindSafe(answer.instrument(span.clone())).catch_unwind();
+    let answer = arrival::scope(waited, answer);
     let mut response = match tokio::time::timeout(state.config.request_timeout, answer).await {
         Ok(Ok(response)) => response,
         // The panic hook has logged its message and place.
