@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod bench;
+pub mod bench_latency;
 pub mod chart;
 pub mod cluster;
 pub mod command;

@@ -69,6 +69,21 @@ pub struct Summary {
     /// was begun. It is part of every latency here; near those, it is the generator that was measured.
     #[serde(default)]
     pub late_p99_ms: f64,
+    /// Percentiles of the requests that were answered with a status below 400, which a refusal does not move: what a
+    /// server's own histogram of successes must agree with.
+    pub answered: Percentiles,
+}
+
+/// Percentiles in milliseconds from the moment a request was due; 0 without requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Percentiles {
+    /// Half took at most so long.
+    pub p50_ms: f64,
+    /// As `p50_ms`.
+    pub p95_ms: f64,
+    /// As `p50_ms`.
+    pub p99_ms: f64,
 }
 
 /// A line of the generator's output.
@@ -103,6 +118,7 @@ pub struct Recorder {
     summary: Summary,
     all_latencies: Histogram<u64>,
     lateness: Histogram<u64>,
+    answered: Histogram<u64>,
     over: Vec<u64>,
 }
 
@@ -122,6 +138,7 @@ impl Recorder {
             latencies: histogram()?,
             all_latencies: histogram()?,
             lateness: histogram()?,
+            answered: histogram()?,
         })
     }
 
@@ -140,6 +157,7 @@ impl Recorder {
         self.lateness.saturating_record(micros(outcome.late));
         match &outcome.failure {
             None => {
+                self.answered.saturating_record(micros(felt));
                 self.second.completed += 1;
                 self.summary.completed += 1;
             }
@@ -186,6 +204,11 @@ impl Recorder {
             p99_ms: ms(self.all_latencies.value_at_quantile(0.99)),
             p999_ms: ms(self.all_latencies.value_at_quantile(0.999)),
             late_p99_ms: ms(self.lateness.value_at_quantile(0.99)),
+            answered: Percentiles {
+                p50_ms: ms(self.answered.value_at_quantile(0.5)),
+                p95_ms: ms(self.answered.value_at_quantile(0.95)),
+                p99_ms: ms(self.answered.value_at_quantile(0.99)),
+            },
             ..self.summary.clone()
         }
     }
@@ -241,6 +264,8 @@ mod tests {
         let second = recorder.tick(0, Timestamp::UNIX_EPOCH, 0, 1);
         assert_eq!((second.offered, second.completed, second.failed, &second.over), (4, 3, 1, &vec![3, 2]));
         assert_eq!(recorder.summary().over_share, vec![0.75, 0.5]);
+        let answered = recorder.summary().answered.p99_ms;
+        assert!((299.0..301.0).contains(&answered), "a refusal moves it: {answered}");
         assert!(
             second.p99_ms.is_some_and(|p99| p99 >= 9_990.0),
             "a quick refusal looks like a quick answer: {second:?}"

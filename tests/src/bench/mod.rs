@@ -37,7 +37,7 @@ use self::probe::Offer;
 use self::results::{Capacity, Found, Probed, Rate, Results, Run, Settings};
 use self::server::{Server, Stage};
 use crate::progress::{note, step};
-use crate::{host, paths};
+use crate::{bench_latency, host, paths};
 
 /// CPU of the load generators and of Redis.
 pub const GENERATOR_CPU: &str = "1";
@@ -53,6 +53,8 @@ const START_SECONDS: u64 = 2;
 pub enum Command {
     /// Measures the API service beside Express, Fastify, Go and nginx: CPU a request, capacity, latency, memory.
     Api(Options),
+    /// Compares the API's own latency histogram with what its clients feel, below and above the capacity of its CPU quota.
+    Latency(bench_latency::Options),
 }
 
 /// How it is measured.
@@ -113,7 +115,10 @@ fn unknown(name: &str, known: &[&str]) -> String {
 /// When the machine has too few CPUs, or Plimsoll or Express cannot be measured. What fails of another server is told
 /// in the tables.
 pub async fn run(command: Command) -> Result<()> {
-    let Command::Api(options) = command;
+    let options = match command {
+        Command::Api(options) => options,
+        Command::Latency(options) => return bench_latency::run(options).await,
+    };
     let machine = Machine::read()?;
     host::install_bench_packages().await?;
     let settings = settings(&options);
