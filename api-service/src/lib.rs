@@ -23,6 +23,7 @@ pub mod fields;
 pub mod health;
 pub mod idempotency;
 pub mod limits;
+pub mod markdown;
 pub mod metrics;
 pub mod openapi;
 #[cfg(feature = "otlp")]

@@ -25,13 +25,18 @@ use crate::{
     error::ApiError,
 };
 
+/// A copy may be kept, and is asked about before it is used: a write shows at once.
+pub const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const VARY: HeaderValue = HeaderValue::from_static("accept-encoding");
 
-/// A JSON body with its entity tag.
+/// A body, of JSON unless said otherwise, with its entity tag.
 #[derive(Debug)]
 pub struct Representation {
     json: Bytes,
+    content_type: HeaderValue,
     tag: String,
     /// In the order of [`Coding::COMPRESSED`]; empty until first asked for.
     coded: [OnceCell<Bytes>; 3],
@@ -41,13 +46,23 @@ impl Representation {
     /// A body whose strong entity tag is `tag`, without quotes and of visible ASCII: two bodies with the same tag, at the
     /// same path, must be the same bytes.
     pub fn new(json: Bytes, tag: String) -> Self {
-        Self { json, tag, coded: [const { OnceCell::const_new() }; 3] }
+        Self { json, content_type: JSON, tag, coded: [const { OnceCell::const_new() }; 3] }
     }
 
     /// A body whose tag is a hash of it.
     pub fn hashed(json: Bytes) -> Self {
         let tag = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&json));
         Self::new(json, tag)
+    }
+
+    /// A body of HTML whose tag is a hash of it.
+    pub fn html(html: Bytes) -> Self {
+        Self { content_type: HTML, ..Self::hashed(html) }
+    }
+
+    /// What tells it from others at the same path, without quotes.
+    pub fn tag(&self) -> &str {
+        &self.tag
     }
 
     /// The body as it is.
@@ -85,7 +100,7 @@ impl Representation {
             let mut response = Response::new(Body::from(body));
             let headers = response.headers_mut();
             headers.reserve(8);
-            headers.insert(header::CONTENT_TYPE, JSON);
+            headers.insert(header::CONTENT_TYPE, self.content_type.clone());
             if let Some(name) = coding.name() {
                 headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
             }

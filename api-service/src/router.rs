@@ -9,7 +9,7 @@ use crate::{
     error::ApiError,
     extract::REQUEST_BYTES_MAX,
     health, limits, openapi,
-    routes::{metrics, posts, public, work},
+    routes::{html, metrics, posts, public, work},
     state::AppState,
 };
 
@@ -18,6 +18,7 @@ pub fn build(state: Arc<AppState>) -> Router {
     let api = Router::new()
         .route("/posts", get(posts::list).post(posts::create))
         .route("/posts/{id}", get(posts::read).put(posts::replace).delete(posts::delete))
+        .route("/posts/{id}/html", get(html::read))
         .route("/public/posts", get(public::list))
         .route("/work", get(work::burn));
     let api = admission::guarded(api, &state)

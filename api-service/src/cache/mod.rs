@@ -55,6 +55,9 @@ const INVALIDATIONS: &str = "post:invalidations";
 /// How long what this replica keeps is answered when no layer says otherwise.
 const LIFE: Duration = Duration::from_mins(1);
 
+/// How long what was rendered of a post's version is kept where there is room: a version never changes.
+const HTML_LIFE: Duration = Duration::from_hours(1);
+
 /// How long it is known that no post has an id.
 const ABSENT_LIFE: Duration = Duration::from_secs(3);
 
@@ -71,6 +74,8 @@ pub enum Writers {
 #[derive(Debug)]
 pub struct Cache {
     layers: Layers,
+    /// By id and version of the post, so that no write makes any of it wrong.
+    html: Arc<Local<String, Arc<Representation>>>,
     redis: Option<Arc<RedisStore>>,
     counts: Counts,
     _listener: Option<AbortOnDropHandle<()>>,
@@ -102,12 +107,14 @@ impl Cache {
     /// Caches that keep about `local_bytes` in this process, and use Redis when there is a link to one. Needs a tokio
     /// runtime.
     pub fn new(redis: Option<RedisLink>, writers: Writers, local_bytes: usize, metrics: &Metrics) -> Self {
-        // Pages are few and large, posts many and small.
-        let pages_bytes = local_bytes / 4;
+        // Pages are few and large, posts many and small, and few of them are asked for as HTML.
+        let (pages_bytes, html_bytes) = (local_bytes / 4, local_bytes / 8);
         let layers = Layers {
-            posts: Arc::new(Local::new(local_bytes - pages_bytes)),
+            posts: Arc::new(Local::new(local_bytes - pages_bytes - html_bytes)),
             pages: Arc::new(Local::new(pages_bytes)),
         };
+        let html = Arc::new(Local::new(html_bytes));
+        html.trust(true);
         let listener = redis.as_ref().map(|link| {
             let listening = invalidations::listen(link.client().clone(), layers.clone());
             AbortOnDropHandle::new(tokio::spawn(listening))
@@ -122,7 +129,7 @@ impl Cache {
             misses: metrics.cache_misses.clone(),
             errors: metrics.cache_errors.clone(),
         };
-        Self { layers, redis, counts, _listener: listener }
+        Self { layers, html, redis, counts, _listener: listener }
     }
 
     /// The post as it is answered, by the first layer that has it, or by `read`, which asks the database.
@@ -183,6 +190,33 @@ impl Cache {
                 Ok(page)
             }
             Found::Nothing => self.layers.pages.load(key.clone(), load(read())).await,
+        }
+    }
+
+    /// The `post` with this id as HTML, from memory or by `render`.
+    ///
+    /// # Errors
+    /// What `render` answers.
+    pub async fn html<F>(
+        &self,
+        id: i64,
+        post: &Representation,
+        render: impl FnOnce() -> F,
+    ) -> Result<Arc<Representation>, ApiError>
+    where
+        F: Future<Output = Result<Bytes, ApiError>> + Send + 'static,
+    {
+        let key = format!("{id} {}", post.tag());
+        match self.html.find(&key) {
+            Found::Fresh(html) | Found::DueForRefresh(html) => Ok(html),
+            Found::Nothing => {
+                let render = render();
+                let load = async {
+                    let value = Arc::new(Representation::html(render.await?));
+                    Ok(Loaded { value, life: HTML_LIFE, cost: Duration::ZERO })
+                };
+                self.html.load(key, load).await
+            }
         }
     }
 

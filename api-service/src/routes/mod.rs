@@ -1,5 +1,6 @@
 //! The handlers: extract, call, answer. No SQL, no Redis, no status codes of failures.
 
+pub mod html;
 pub mod metrics;
 pub mod posts;
 pub mod public;

@@ -19,13 +19,10 @@ use crate::{
     idempotency,
     page::{self, Page},
     post::{self, Draft, Post},
-    representation::Representation,
+    representation::{REVALIDATE, Representation},
     state::AppState,
     store::{Conditional, Created},
 };
-
-/// A copy may be kept, and is asked about before it is used: a write shows at once.
-const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// `POST /posts`: 201 with the post and its `Location` and `ETag`. With an `Idempotency-Key` that was used before, the
 /// answer that was given then, marked `Idempotency-Replayed: true`.
@@ -84,11 +81,7 @@ pub async fn read(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let fields = query.fields()?;
-    let read = || {
-        let state = Arc::clone(&state);
-        async move { Ok(state.store()?.read(id).await?) }
-    };
-    let mut post = state.cache.post(id, read).await?.ok_or(ApiError::PostNotFound)?;
+    let mut post = find(&state, id).await?;
     if let Some(fields) = fields {
         post = Arc::new(in_part(&post, fields)?);
     }
@@ -140,6 +133,15 @@ pub async fn delete(
     });
     done(deleted.await?)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The post as it is answered, by the first layer that has it.
+pub(super) async fn find(state: &Arc<AppState>, id: i64) -> Result<Arc<Representation>, ApiError> {
+    let read = || {
+        let state = Arc::clone(state);
+        async move { Ok(state.store()?.read(id).await?) }
+    };
+    state.cache.post(id, read).await?.ok_or(ApiError::PostNotFound)
 }
 
 /// Runs a write to its end also when the client leaves or the time limit passes: between the database's commit and

@@ -9,7 +9,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    http::{HeaderMap, Request, StatusCode},
+    http::{HeaderMap, HeaderValue, Request, StatusCode},
 };
 use clap::Parser;
 use http_body_util::{BodyExt, Full};
@@ -193,8 +193,18 @@ impl Client {
     }
 
     pub async fn get(&mut self, path: &str) -> hyper::Result<Answer> {
+        self.send(Request::get(path).body(Full::default()).unwrap()).await
+    }
+
+    /// Sends JSON.
+    pub async fn post(&mut self, path: &str, json: String) -> hyper::Result<Answer> {
+        let request = Request::post(path).header("content-type", "application/json");
+        self.send(request.body(json.into()).unwrap()).await
+    }
+
+    async fn send(&mut self, mut request: Request<Full<Bytes>>) -> hyper::Result<Answer> {
         self.sender.ready().await?;
-        let request = Request::get(path).header("host", "test").body(Full::default()).unwrap();
+        request.headers_mut().insert("host", HeaderValue::from_static("test"));
         Ok(Answer::read(self.sender.send_request(request).await?).await)
     }
 

@@ -8,6 +8,7 @@ mod cache;
 mod connections;
 mod database;
 mod harness;
+mod html;
 mod inputs;
 mod observability;
 mod openapi;
