@@ -3,26 +3,31 @@
 //! # Guarantees
 //! - The algorithm is the setting's, never the token's: a token that names another one, or `none`, is refused.
 //! - A token is checked whenever one is sent; requests that write need one with the scope [`SCOPE`].
+//! - The key is the one that the token's `kid` names, when the keys have names; a token for another is refused unread.
 //! - Neither a token nor what was wrong inside it is logged.
 
+mod keys;
 mod ring_provider;
 #[cfg(test)]
 pub(crate) mod tests;
+mod verified;
 
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use axum::http::{HeaderMap, Method, header};
 use clap::Args;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
+use jsonwebtoken::{DecodingKey, Validation, errors::ErrorKind};
 use serde::Deserialize;
+use serde_json::Value;
 
+use self::{
+    keys::{Key, SECRET_BYTES_MIN},
+    verified::Verified,
+};
 use crate::{duration, error::ApiError};
 
 /// What a token must be good for, among the words of its claim `scope`.
 pub const SCOPE: &str = "posts:write";
-
-/// The shortest secret: as long as the hash (RFC 7518, section 3.2).
-const SECRET_BYTES_MIN: usize = 32;
 
 /// The longest token that is looked at; the largest in use carry group lists of a few kilobytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -37,13 +42,19 @@ const LEEWAY_MAX: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, Args)]
 #[group(id = "auth-options")]
 pub struct Options {
-    /// The secret of tokens signed with HS256, of at least 32 bytes. With this or a public key, writes need a token.
+    /// The secret of tokens signed with HS256, of at least 32 bytes. With this or public keys, writes need a token.
     #[arg(long, env = "PLIMSOLL_AUTH_JWT_SECRET", default_value = "", hide_env_values = true)]
     pub auth_jwt_secret: JwtSecret,
 
     /// A PEM file with the public key of tokens signed with `EdDSA`, ES256 or RS256, told by the kind of key.
     #[arg(long, env = "PLIMSOLL_AUTH_JWT_PUBLIC_KEY", value_name = "FILE")]
     pub auth_jwt_public_key: Option<PathBuf>,
+
+    /// A file with the public keys in force, as a JWK set (RFC 7517); a token's `kid` says which of them it was signed with.
+    /// To change keys without a gap: add the new one here, restart, let the issuer sign with it, and remove the old one
+    /// once the last token signed with it has expired.
+    #[arg(long, env = "PLIMSOLL_AUTH_JWT_JWKS", value_name = "FILE")]
+    pub auth_jwt_jwks: Option<PathBuf>,
 
     /// The only `iss` that tokens may have; absent: any or none.
     #[arg(long, env = "PLIMSOLL_AUTH_JWT_ISSUER")]
@@ -87,11 +98,13 @@ pub enum AuthError {
     /// A short secret can be guessed from one token.
     #[error("PLIMSOLL_AUTH_JWT_SECRET must have at least {SECRET_BYTES_MIN} bytes")]
     ShortSecret,
-    /// Which of the two would a token be checked with?
-    #[error("set either PLIMSOLL_AUTH_JWT_SECRET or PLIMSOLL_AUTH_JWT_PUBLIC_KEY, not both")]
-    TwoKeys,
-    /// The file of the public key cannot be read.
-    #[error("read PLIMSOLL_AUTH_JWT_PUBLIC_KEY {path}")]
+    /// Which of them would a token be checked with?
+    #[error(
+        "set only one of PLIMSOLL_AUTH_JWT_SECRET, PLIMSOLL_AUTH_JWT_PUBLIC_KEY and PLIMSOLL_AUTH_JWT_JWKS"
+    )]
+    SeveralSources,
+    /// A file of public keys cannot be read.
+    #[error("read the public keys for tokens in {path}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -104,6 +117,14 @@ pub enum AuthError {
     Key {
         /// The file.
         path: PathBuf,
+    },
+    /// The file is no JWK set that can be used.
+    #[error("{path} must hold a JWK set of public keys: {what}")]
+    KeySet {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
     },
 }
 
@@ -120,15 +141,26 @@ pub struct Identity {
     pub writes: bool,
 }
 
-/// Checks tokens against one key.
+/// Checks tokens against the keys in force.
 pub struct Verifier {
+    /// At least one.
+    keys: Vec<Checks>,
+    leeway: Duration,
+    verified: Verified,
+}
+
+/// One key, and what tokens signed with it are held to.
+struct Checks {
+    id: Option<String>,
     key: DecodingKey,
     validation: Validation,
 }
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").field("algorithms", &self.validation.algorithms).finish_non_exhaustive()
+        let keys: Vec<_> =
+            self.keys.iter().map(|checks| (&checks.id, &checks.validation.algorithms)).collect();
+        f.debug_struct("Verifier").field("keys", &keys).finish_non_exhaustive()
     }
 }
 
@@ -137,6 +169,9 @@ struct Claims {
     sub: String,
     #[serde(default)]
     scope: String,
+    /// Checked by the library, whatever it is.
+    #[serde(default)]
+    exp: Value,
 }
 
 impl Verifier {
@@ -145,33 +180,13 @@ impl Verifier {
     /// # Errors
     /// [`AuthError`] for a key that cannot be used.
     pub fn new(options: &Options) -> Result<Option<Self>, AuthError> {
-        let secret = options.auth_jwt_secret.0.as_bytes();
-        let path = options.auth_jwt_public_key.as_ref().filter(|path| !path.as_os_str().is_empty());
-        let (algorithm, key) = match (secret, path) {
-            ([], None) => return Ok(None),
-            ([], Some(path)) => read_public_key(path)?,
-            (_, Some(_)) => return Err(AuthError::TwoKeys),
-            (secret, None) if secret.len() < SECRET_BYTES_MIN => return Err(AuthError::ShortSecret),
-            (secret, None) => (Algorithm::HS256, DecodingKey::from_secret(secret)),
-        };
+        let keys = keys::read(options)?;
+        if keys.is_empty() {
+            return Ok(None);
+        }
         ring_provider::install();
-        let mut validation = Validation::new(algorithm);
-        validation.leeway = options.auth_jwt_leeway.as_secs();
-        validation.validate_nbf = true;
-        let mut required = vec!["exp", "sub"];
-        if let Some(issuer) = &options.auth_jwt_issuer {
-            validation.set_issuer(&[issuer]);
-            required.push("iss");
-        }
-        match &options.auth_jwt_audience {
-            Some(audience) => {
-                validation.set_audience(&[audience]);
-                required.push("aud");
-            }
-            None => validation.validate_aud = false,
-        }
-        validation.set_required_spec_claims(&required);
-        Ok(Some(Self { key, validation }))
+        let keys = keys.into_iter().map(|key| checks(key, options)).collect();
+        Ok(Some(Self { keys, leeway: options.auth_jwt_leeway, verified: Verified::new() }))
     }
 
     /// Who sent a request with these headers; nothing when they hold no bearer token.
@@ -182,20 +197,65 @@ impl Verifier {
         bearer(headers)?.map(|token| self.check(token)).transpose()
     }
 
-    fn check(&self, token: &str) -> Result<Identity, ApiError> {
-        let token = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
+    fn check(&self, text: &str) -> Result<Identity, ApiError> {
+        if let Some(identity) = self.verified.find(text, verified::now_unix_seconds()) {
+            return Ok(identity);
+        }
+        let Checks { key, validation, .. } = self.checks_for(text)?;
+        let token = jsonwebtoken::decode::<Claims>(text, key, validation)
             .map_err(|error| ApiError::InvalidToken(why(error.kind())))?;
         // The library does not refuse extensions that it does not know (RFC 7515, section 4.1.11).
         if token.header.crit.is_some() {
             return Err(ApiError::InvalidToken("the token has an extension that is not known here"));
         }
-        let Claims { sub, scope } = token.claims;
+        let Claims { sub, scope, exp } = token.claims;
         if !(1..=SUBJECT_BYTES_MAX).contains(&sub.len()) {
             return Err(ApiError::InvalidToken("the token's sub must have 1 to 255 bytes"));
         }
         let writes = scope.split(' ').any(|word| word == SCOPE);
-        Ok(Identity { subject: Subject(sub.into()), writes })
+        let identity = Identity { subject: Subject(sub.into()), writes };
+        let until = exp.as_f64().unwrap_or_default() + self.leeway.as_secs_f64();
+        self.verified.remember(text, identity.clone(), until as u64);
+        Ok(identity)
     }
+
+    /// The key that the token names, or the only one.
+    fn checks_for(&self, token: &str) -> Result<&Checks, ApiError> {
+        if let [only @ Checks { id: None, .. }] = self.keys.as_slice() {
+            return Ok(only);
+        }
+        let header =
+            jsonwebtoken::decode_header(token).map_err(|error| ApiError::InvalidToken(why(error.kind())))?;
+        match (header.kid, self.keys.as_slice()) {
+            (Some(id), keys) => keys
+                .iter()
+                .find(|checks| checks.id.as_ref() == Some(&id))
+                .ok_or(ApiError::InvalidToken("the token's kid is none of the keys in use here")),
+            (None, [only]) => Ok(only),
+            (None, _) => Err(ApiError::InvalidToken("the token lacks kid, and several keys are in use here")),
+        }
+    }
+}
+
+/// What a token is held to besides its signature.
+fn checks(Key { id, algorithm, key }: Key, options: &Options) -> Checks {
+    let mut validation = Validation::new(algorithm);
+    validation.leeway = options.auth_jwt_leeway.as_secs();
+    validation.validate_nbf = true;
+    let mut required = vec!["exp", "sub"];
+    if let Some(issuer) = &options.auth_jwt_issuer {
+        validation.set_issuer(&[issuer]);
+        required.push("iss");
+    }
+    match &options.auth_jwt_audience {
+        Some(audience) => {
+            validation.set_audience(&[audience]);
+            required.push("aud");
+        }
+        None => validation.validate_aud = false,
+    }
+    validation.set_required_spec_claims(&required);
+    Checks { id, key, validation }
 }
 
 /// Whether a request of this method, from this caller, may go on.
@@ -248,27 +308,4 @@ fn why(kind: &ErrorKind) -> &'static str {
         },
         _ => "the token cannot be read",
     }
-}
-
-fn read_public_key(path: &PathBuf) -> Result<(Algorithm, DecodingKey), AuthError> {
-    let pem = std::fs::read(path).map_err(|source| AuthError::Read { path: path.clone(), source })?;
-    public_key(&pem).ok_or_else(|| AuthError::Key { path: path.clone() })
-}
-
-/// The key and the one algorithm that it is good for here. A private key is no public key.
-fn public_key(pem: &[u8]) -> Option<(Algorithm, DecodingKey)> {
-    // Only the label tells: the library reads an RSA private key as if it were a public one.
-    if pem.windows(7).any(|word| word == b"PRIVATE") {
-        return None;
-    }
-    let of = |algorithm, key: jsonwebtoken::errors::Result<DecodingKey>, bytes: fn(usize) -> bool| {
-        let key = key.ok()?;
-        let fits = bytes(key.try_get_as_bytes().ok()?.len());
-        fits.then_some((algorithm, key))
-    };
-    of(Algorithm::EdDSA, DecodingKey::from_ed_pem(pem), |bytes| bytes == 32)
-        // An uncompressed point of P-256; one of P-384 is longer.
-        .or_else(|| of(Algorithm::ES256, DecodingKey::from_ec_pem(pem), |bytes| bytes == 65))
-        // 2048 bits of modulus; ring refuses less.
-        .or_else(|| of(Algorithm::RS256, DecodingKey::from_rsa_pem(pem), |bytes| bytes >= 256))
 }

@@ -4,7 +4,7 @@
 #![allow(clippy::trivially_copy_pass_by_ref)]
 
 use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey,
+    Algorithm, DecodingKey, DecodingKeyKind, EncodingKey,
     crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils},
     errors::{ErrorKind, Result, new_error},
 };
@@ -33,12 +33,20 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
     if key.family() != algorithm.family() {
         return Err(new_error(ErrorKind::InvalidKeyFormat));
     }
-    let bytes = key.try_get_as_bytes()?;
-    let key = match algorithm {
-        Algorithm::HS256 => Key::Secret(hmac::Key::new(hmac::HMAC_SHA256, bytes)),
-        Algorithm::EdDSA => Key::public(&rules::ED25519, bytes),
-        Algorithm::ES256 => Key::public(&rules::ECDSA_P256_SHA256_FIXED, bytes),
-        Algorithm::RS256 => Key::public(&rules::RSA_PKCS1_2048_8192_SHA256, bytes),
+    let key = match (algorithm, key.kind()) {
+        (Algorithm::HS256, DecodingKeyKind::SecretOrDer(bytes)) => {
+            Key::Secret(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+        }
+        (Algorithm::EdDSA, DecodingKeyKind::SecretOrDer(bytes)) => Key::public(&rules::ED25519, bytes),
+        (Algorithm::ES256, DecodingKeyKind::SecretOrDer(bytes)) => {
+            Key::public(&rules::ECDSA_P256_SHA256_FIXED, bytes)
+        }
+        (Algorithm::RS256, DecodingKeyKind::SecretOrDer(bytes)) => {
+            Key::public(&rules::RSA_PKCS1_2048_8192_SHA256, bytes)
+        }
+        (Algorithm::RS256, DecodingKeyKind::RsaModulusExponent { n, e }) => {
+            Key::Rsa(rules::RsaPublicKeyComponents { n: n.clone(), e: e.clone() })
+        }
         _ => return Err(new_error(ErrorKind::UnsupportedAlgorithm)),
     };
     Ok(Box::new(RingVerifier { algorithm: *algorithm, key }))
@@ -47,6 +55,8 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
 enum Key {
     Secret(hmac::Key),
     Public(rules::UnparsedPublicKey<Vec<u8>>),
+    /// From a JWK, which has the numbers apart.
+    Rsa(rules::RsaPublicKeyComponents<Vec<u8>>),
 }
 
 impl Key {
@@ -65,6 +75,7 @@ impl Verifier<Vec<u8>> for RingVerifier {
         match &self.key {
             Key::Secret(key) => hmac::verify(key, message, signature),
             Key::Public(key) => key.verify(message, signature),
+            Key::Rsa(key) => key.verify(&rules::RSA_PKCS1_2048_8192_SHA256, message, signature),
         }
         .map_err(|_| Error::new())
     }

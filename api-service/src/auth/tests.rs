@@ -174,6 +174,101 @@ fn public_keys_check_what_their_private_keys_signed() {
 }
 
 #[test]
+fn a_token_is_checked_once() {
+    let mut verifier = verifier(&[]);
+    let (token, other) = (signed(json!({})), signed(json!({ "sub": "eve" })));
+    assert!(identify(&verifier, &token).is_ok());
+    // Whatever is checked against its key from now on fails.
+    verifier.keys[0].key = DecodingKey::from_secret(&[0; 32]);
+    let identity = identify(&verifier, &token).unwrap();
+    assert_eq!((&*identity.subject.0, identity.writes), ("ada", true));
+    assert!(identify(&verifier, &other).is_err());
+}
+
+/// A key of a set, and what signs with it.
+fn jwk(id: Option<&str>) -> (Value, rules::Ed25519KeyPair) {
+    let (_, public, pair) = ed25519();
+    let mut key = json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(public) });
+    if let Some(id) = id {
+        key["kid"] = json!(id);
+    }
+    (key, pair)
+}
+
+fn signed_with(pair: &rules::Ed25519KeyPair, id: Option<&str>) -> String {
+    let mut header = json!({ "alg": "EdDSA" });
+    if let Some(id) = id {
+        header["kid"] = json!(id);
+    }
+    let message = unsigned(&header, &claims(json!({})));
+    with_signature(&message, pair.sign(message.as_bytes()).as_ref())
+}
+
+fn from_set(set: &Value) -> Result<Verifier, AuthError> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), set.to_string()).unwrap();
+    let verifier = Verifier::new(&options(&["--auth-jwt-jwks", file.path().to_str().unwrap()]));
+    verifier.map(|verifier| verifier.expect("a set that is empty is refused"))
+}
+
+#[test]
+fn a_token_is_checked_with_the_key_that_it_names() {
+    let ((old, old_pair), (new, new_pair)) = (jwk(Some("old")), jwk(Some("new")));
+    let encrypts = json!({ "kty": "RSA", "use": "enc", "n": "AQAB", "e": "AQAB", "kid": "old" });
+    let verifier = from_set(&json!({ "keys": [old, new, encrypts, { "kty": "future" }] })).unwrap();
+    assert!(identify(&verifier, &signed_with(&old_pair, Some("old"))).is_ok());
+    assert!(identify(&verifier, &signed_with(&new_pair, Some("new"))).is_ok());
+    for (token, why) in [
+        (signed_with(&new_pair, Some("old")), "the token's signature is wrong"),
+        (signed_with(&new_pair, Some("newer")), "the token's kid is none of the keys in use here"),
+        (signed_with(&new_pair, Some("")), "the token's kid is none of the keys in use here"),
+        (signed_with(&new_pair, None), "the token lacks kid, and several keys are in use here"),
+        ("a.b.c".to_owned(), "the token cannot be read"),
+    ] {
+        assert_eq!(identify(&verifier, &token).unwrap_err(), why);
+    }
+
+    for id in [None, Some("one")] {
+        let (key, pair) = jwk(id);
+        let only = from_set(&json!({ "keys": [key] })).unwrap();
+        assert!(identify(&only, &signed_with(&pair, None)).is_ok(), "there is only one");
+        assert!(identify(&only, &signed_with(&pair, id)).is_ok());
+        assert_eq!(identify(&only, &signed_with(&pair, Some("other"))).is_ok(), id.is_none());
+    }
+}
+
+#[test]
+fn sets_of_keys_that_cannot_work_are_refused_at_start() {
+    let (named, _) = jwk(Some("a"));
+    let (nameless, _) = jwk(None);
+    let with = |name: &str, value: Value| {
+        let mut key = named.clone();
+        key[name] = value;
+        key
+    };
+    let small = json!({ "kty": "RSA", "n": URL_SAFE_NO_PAD.encode([255; 128]), "e": "AQAB" });
+    for (set, says) in [
+        (json!([]), "no list `keys`"),
+        (json!({ "keys": {} }), "no list `keys`"),
+        (json!({ "keys": [] }), "no key for"),
+        (json!({ "keys": [{ "kty": "oct", "k": "AAAA" }] }), "private or secret"),
+        (json!({ "keys": [with("d", json!("AAAA"))] }), "private or secret"),
+        (json!({ "keys": [with("use", json!("enc"))] }), "no key for"),
+        (json!({ "keys": [with("alg", json!("ES256"))] }), "no key for"),
+        (json!({ "keys": [with("alg", json!("none"))] }), "no key for"),
+        (json!({ "keys": [with("crv", json!("X25519"))] }), "no key for"),
+        (json!({ "keys": [with("x", json!("AAAA"))] }), "no key for"),
+        (json!({ "keys": [small] }), "no key for"),
+        (json!({ "keys": [named, named] }), "a `kid` of its own"),
+        (json!({ "keys": [named, nameless] }), "a `kid` of its own"),
+    ] {
+        let error = from_set(&set).unwrap_err().to_string();
+        assert!(error.contains(says), "{set}: {error}");
+    }
+    assert!(from_set(&json!({ "keys": [named, with("kid", json!("b"))] })).is_ok());
+}
+
+#[test]
 fn tokens_that_are_no_tokens_are_refused() {
     let verifier = verifier(&[]);
     let good = signed(json!({}));
@@ -227,7 +322,9 @@ fn keys_that_cannot_work_are_refused_at_start() {
     let refused = |flags: &[&str]| Verifier::new(&options(flags)).unwrap_err();
     assert!(matches!(refused(&["--auth-jwt-secret=short"]), AuthError::ShortSecret));
     let both = [&format!("--auth-jwt-secret={SECRET}"), "--auth-jwt-public-key=/key.pem"];
-    assert!(matches!(refused(&both), AuthError::TwoKeys));
+    assert!(matches!(refused(&both), AuthError::SeveralSources));
+    let both = ["--auth-jwt-jwks=/keys.json", "--auth-jwt-public-key=/key.pem"];
+    assert!(matches!(refused(&both), AuthError::SeveralSources));
     assert!(matches!(refused(&["--auth-jwt-public-key=/nonexistent"]), AuthError::Read { .. }));
     let text = format!("{:?}", options(&["--auth-jwt-secret=hunter2:hunter2"]));
     assert!(!text.contains("hunter2"), "{text}");

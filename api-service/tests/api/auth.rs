@@ -1,11 +1,19 @@
 //! Bearer tokens over the router: who may write, and what the others are told.
 
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
 use axum::{
     body::Body,
     http::{Request, StatusCode},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use ring::hmac;
+use ring::{
+    hmac,
+    signature::{RSA_PKCS1_SHA256, RsaKeyPair, RsaPublicKeyComponents},
+};
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, App, post_json};
@@ -117,4 +125,108 @@ async fn an_idempotency_key_is_its_callers_own() {
         made.push((answer.json()["id"].as_i64().unwrap(), answer.header("idempotency-replayed").is_some()));
     }
     assert_eq!(made, [(1, false), (1, true), (2, false)]);
+}
+
+/// A key pair of the kind that most issuers have. Neither ring nor any crate here makes one.
+struct Rsa {
+    public_pem: String,
+    pair: RsaKeyPair,
+}
+
+impl Rsa {
+    fn generate() -> Self {
+        let openssl = |arguments: &[&str], input: &[u8]| {
+            let mut child = Command::new("openssl")
+                .args(arguments)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("openssl must be on the PATH");
+            child.stdin.take().unwrap().write_all(input).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "openssl {arguments:?}");
+            output.stdout
+        };
+        let private = openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"], b"");
+        let pkcs8 = openssl(&["pkcs8", "-topk8", "-nocrypt", "-outform", "DER"], &private);
+        let public_pem = String::from_utf8(openssl(&["pkey", "-pubout"], &private)).unwrap();
+        Self { public_pem, pair: RsaKeyPair::from_pkcs8(&pkcs8).unwrap() }
+    }
+
+    fn token(&self, header: &Value, claims: &Value) -> String {
+        let message = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+        let mut signature = vec![0; self.pair.public().modulus_len()];
+        let random = ring::rand::SystemRandom::new();
+        self.pair.sign(&RSA_PKCS1_SHA256, &random, message.as_bytes(), &mut signature).unwrap();
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn jwk(&self, id: &str) -> Value {
+        let RsaPublicKeyComponents::<Vec<u8>> { n, e } = self.pair.public().into();
+        let (modulus, exponent) = (URL_SAFE_NO_PAD.encode(n), URL_SAFE_NO_PAD.encode(e));
+        json!({ "kty": "RSA", "use": "sig", "alg": "RS256", "kid": id, "n": modulus, "e": exponent })
+    }
+}
+
+/// The status of a write with this token, and what the challenge says of it.
+async fn judged(app: &App, token: &str) -> (u16, String) {
+    let answer = write(app, "POST", "/posts", Some(&format!("Bearer {token}"))).await;
+    (answer.status.as_u16(), answer.header("www-authenticate").unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn a_real_rs256_key_lets_in_what_it_signed_and_nothing_else() {
+    let (ours, theirs) = (Rsa::generate(), Rsa::generate());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &ours.public_pem).unwrap();
+    let app = App::ready(&[&format!("--auth-jwt-public-key={}", file.path().display())]).await;
+    let (header, good) = (json!({ "alg": "RS256", "typ": "JWT" }), claims("ada", "posts:write"));
+    let token = ours.token(&header, &good);
+    for _ in 0..2 {
+        // The second time, from what is remembered.
+        assert_eq!(judged(&app, &token).await.0, 201);
+    }
+    let expired = json!({ "sub": "ada", "scope": "posts:write", "exp": 1 });
+    let (message, _) = token.rsplit_once('.').unwrap();
+    let none =
+        [&json!({ "alg": "none" }), &good].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+    // The public key, which everyone has, taken for an HMAC secret.
+    let confused =
+        [&json!({ "alg": "HS256" }), &good].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, ours.public_pem.as_bytes()), confused.as_bytes());
+    for (token, why) in [
+        (theirs.token(&header, &good), "the token's signature is wrong"),
+        (ours.token(&header, &expired), "the token has expired"),
+        (format!("{none}."), "the token cannot be read"),
+        (
+            format!("{confused}.{}", URL_SAFE_NO_PAD.encode(tag)),
+            "the token's algorithm is not the one in use here",
+        ),
+        (format!("{message}."), "the token's signature is wrong"),
+    ] {
+        let (status, challenge) = judged(&app, &token).await;
+        assert!(status == 401 && challenge.contains(why), "{why}: {status} {challenge}");
+    }
+}
+
+#[tokio::test]
+async fn keys_are_changed_without_a_gap() {
+    let (old, new) = (Rsa::generate(), Rsa::generate());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let with = async |keys: &Value| {
+        std::fs::write(file.path(), json!({ "keys": keys }).to_string()).unwrap();
+        App::ready(&[&format!("--auth-jwt-jwks={}", file.path().display())]).await
+    };
+    let token =
+        |key: &Rsa, id: &str| key.token(&json!({ "alg": "RS256", "kid": id }), &claims("ada", "posts:write"));
+    let both = with(&json!([old.jwk("2026-01"), new.jwk("2026-02")])).await;
+    assert_eq!(judged(&both, &token(&old, "2026-01")).await.0, 201);
+    assert_eq!(judged(&both, &token(&new, "2026-02")).await.0, 201);
+    let (status, challenge) = judged(&both, &token(&old, "2026-02")).await;
+    assert!(status == 401 && challenge.contains("signature is wrong"), "{status} {challenge}");
+    let after = with(&json!([new.jwk("2026-02")])).await;
+    assert_eq!(judged(&after, &token(&new, "2026-02")).await.0, 201);
+    let (status, challenge) = judged(&after, &token(&old, "2026-01")).await;
+    assert!(status == 401 && challenge.contains("none of the keys in use here"), "{status} {challenge}");
 }
