@@ -134,14 +134,6 @@ impl Stamped {
         Self { stream, last_read: LastRead::new(Instant::now()) }
     }
 
-    /// Sends what is written at once.
-    ///
-    /// # Errors
-    /// When the connection has already ended.
-    pub fn set_nodelay(&self) -> io::Result<()> {
-        self.stream.set_nodelay(true)
-    }
-
     /// Shows when the bytes of the last read had come in.
     pub fn last_read(&self) -> LastRead {
         self.last_read.clone()

@@ -210,8 +210,10 @@ mod tests {
         }
 
         #[test]
-        fn no_header_is_too_strange(accept in "[ -~]{0,60}") {
+        fn no_header_is_too_strange(accept in "[ -~]{0,60}", bytes in proptest::collection::vec(128..=255_u8, 0..8)) {
             negotiate(&accept);
+            let value = HeaderValue::from_bytes(&[accept.as_bytes(), &bytes].concat()).unwrap();
+            Coding::negotiate(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, value)]));
         }
     }
 }

@@ -67,7 +67,7 @@ pub struct Config {
     #[arg(long, env = "PLIMSOLL_CONNECTION_MAX_AGE", default_value = "30s", value_parser = duration::parse)]
     pub connection_max_age: Duration,
 
-    /// How long a connection may wait for (the rest of) a request's head; also the limit for idle connections.
+    /// How long a connection may be idle: without a request, and without the first byte of one.
     // Longer than the usual 60 s of clients and balancers, so that they close first and never meet a reset.
     #[arg(long, env = "PLIMSOLL_IDLE_TIMEOUT", default_value = "75s", value_parser = duration::parse)]
     pub idle_timeout: Duration,
@@ -179,6 +179,7 @@ impl Config {
             connections_max: self.connections_max,
             connection_max_age: self.connection_max_age,
             idle_timeout: self.idle_timeout,
+            head_timeout: self.limits.head_timeout,
             shutdown_timeout: self.shutdown_timeout,
             kernel_timestamps: self.kernel_timestamps,
         }

@@ -19,10 +19,7 @@ const RETRY_AFTER: [HeaderValue; 3] =
     [HeaderValue::from_static("1"), HeaderValue::from_static("2"), HeaderValue::from_static("3")];
 
 /// [`ApiError::Shed`] as problem details, written once: a refusal must cost less than the work that it avoids.
-static SHED: LazyLock<Bytes> = LazyLock::new(|| {
-    let error = ApiError::Shed(ShedReason::Limit);
-    serde_json::to_vec(&error.problem()).unwrap_or_default().into()
-});
+static SHED: LazyLock<Bytes> = LazyLock::new(|| ApiError::Shed(ShedReason::Limit).problem_json().into());
 
 /// An answer that is not a success. Each variant's documentation says its status and when.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -67,6 +64,9 @@ pub enum ApiError {
     /// 412: the post's version is none of those that `If-Match` names.
     #[error("the post has changed: its entity tag is none of those in If-Match")]
     PreconditionFailed,
+    /// 408: the head did not arrive in time.
+    #[error("the request's head did not arrive in time")]
+    HeadTimeout,
     /// 408: the body did not arrive in time.
     #[error("the body did not arrive in time")]
     BodyTimeout,
@@ -141,6 +141,7 @@ impl ApiError {
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json"),
             Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            Self::HeadTimeout => (StatusCode::REQUEST_TIMEOUT, "head_timeout"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long"),
             Self::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
@@ -163,6 +164,11 @@ impl ApiError {
             _ => return None,
         };
         HeaderValue::try_from(challenge).ok()
+    }
+
+    /// The problem details as they are sent.
+    pub(crate) fn problem_json(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.problem()).unwrap_or_default()
     }
 
     fn problem(&self) -> Problem<'_> {

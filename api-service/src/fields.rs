@@ -162,5 +162,11 @@ mod tests {
         fn a_set_survives_being_written(set in 1..=u8::MAX) {
             prop_assert_eq!(Fields::parse(&Fields(set).to_string()).unwrap(), Fields(set));
         }
+
+        #[test]
+        fn nothing_but_names_is_read(text in "([a-zA-Z]{0,9}|id|title|body|tags)(,(.{0,4}|id|version)){0,4}") {
+            let names = text.split(',').all(|name| NAMES.contains(&name));
+            prop_assert_eq!(Fields::parse(&text).is_ok(), names);
+        }
     }
 }

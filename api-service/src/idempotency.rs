@@ -37,3 +37,47 @@ pub fn once(
     let key = caller.map_or_else(|| key.to_owned(), |Subject(subject)| format!("{key} {subject}"));
     Ok(Some(Once { key, request: content.digest() }))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key_of(lines: &[&[u8]], caller: Option<&Subject>) -> Result<Option<String>, ApiError> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(KEY, HeaderValue::from_bytes(line).unwrap());
+        }
+        let content = Content { title: "t".to_owned(), body: String::new(), author: None, tags: Vec::new() };
+        Ok(once(&headers, caller, &content)?.map(|once| once.key))
+    }
+
+    #[test]
+    fn callers_share_no_key() {
+        let caller = Subject("ada".into());
+        assert_eq!(key_of(&[], Some(&caller)).unwrap(), None);
+        assert_eq!(key_of(&[b"k"], None).unwrap().as_deref(), Some("k"));
+        assert_eq!(key_of(&[b"k"], Some(&caller)).unwrap().as_deref(), Some("k ada"));
+        assert!(key_of(&[b"k", b"k"], None).is_err(), "which of them?");
+        assert!(key_of(&[&[b'k'; KEY_CHARS_MAX]], None).is_ok());
+        assert!(key_of(&[&[b'k'; KEY_CHARS_MAX + 1]], None).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_is_visible_ascii_or_refused_by_name(
+            line in prop::collection::vec(prop_oneof![9..=9_u8, 32..=126_u8, 128..=255_u8], 0..300),
+        ) {
+            let fits = (1..=KEY_CHARS_MAX).contains(&line.len()) && line.iter().all(u8::is_ascii_graphic);
+            match key_of(&[&line], None) {
+                Ok(key) => prop_assert!(fits && key.is_some_and(|key| key.as_bytes() == line)),
+                Err(ApiError::BadRequest { field, .. }) => {
+                    prop_assert!(!fits && field.as_deref() == Some("idempotency-key"));
+                }
+                Err(other) => prop_assert!(false, "{other:?}"),
+            }
+        }
+    }
+}

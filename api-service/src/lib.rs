@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`config`], [`router`], [`edge`] and [`admission`] (what every request passes), [`routes`], [`store`] and
 //! [`cache`] (where posts live), [`cpu`] (work that must not block the event loop), [`overload`] (what is refused),
-//! [`server`], [`arrival`] and [`shutdown`] (connections, when requests came in, and how it all ends).
+//! [`server`], [`arrival`], [`head`] and [`shutdown`] (connections, when requests came in and how slowly they may, and how it
+//! all ends).
 
 pub mod admission;
 pub mod arrival;
@@ -20,6 +21,7 @@ pub mod entity_tag;
 pub mod error;
 pub mod extract;
 pub mod fields;
+pub mod head;
 pub mod health;
 pub mod idempotency;
 pub mod limits;

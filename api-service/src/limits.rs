@@ -26,6 +26,11 @@ const CORS_MAX_AGE: Duration = Duration::from_mins(10);
 #[derive(Debug, Clone, Args)]
 #[group(id = "limits-options")]
 pub struct Options {
+    /// How long a request's head may take to arrive, from its first byte.
+    // As long as a bad mobile link needs for a few lost packets; an honest head is one packet or two.
+    #[arg(long, env = "PLIMSOLL_HEAD_TIMEOUT", default_value = "10s", value_parser = duration::parse)]
+    pub head_timeout: Duration,
+
     /// How long a request's body may take to arrive, once its head has.
     // Longer than a bad mobile link needs for the largest body, far below what a client could hold a place for.
     #[arg(long, env = "PLIMSOLL_BODY_TIMEOUT", default_value = "5s", value_parser = duration::parse)]

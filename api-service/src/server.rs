@@ -28,6 +28,7 @@ use tower::Service;
 
 use crate::{
     arrival::{self, LastRead, Stamped},
+    head::{Punctual, Turn},
     rate_limit::Peer,
     shutdown::Lifecycle,
 };
@@ -61,8 +62,10 @@ pub struct Limits {
     pub connections_max: NonZero<u32>,
     /// The age after which a connection is closed behind its next response, give or take 20 %.
     pub connection_max_age: Duration,
-    /// How long a connection may wait for a request's head.
+    /// How long a connection may wait for a request.
     pub idle_timeout: Duration,
+    /// How long a request's head may take, from its first byte.
+    pub head_timeout: Duration,
     /// How long requests in flight may take once the service is closing.
     pub shutdown_timeout: Duration,
     /// Whether to ask the kernel when requests came in; see [`arrival`].
@@ -111,6 +114,10 @@ pub async fn run(
     let places = Arc::new(Semaphore::new(limits.connections_max.get() as usize));
     let mut closing = pin!(lifecycle.closing());
     let start = |stream, peer, place| {
+        // Answers are written whole: waiting for more to send would only add latency.
+        if let Err(error) = TcpStream::set_nodelay(&stream, true) {
+            tracing::debug!(%error, "set TCP_NODELAY");
+        }
         let stream = Stamped::new(stream);
         let connection = Connection {
             router: router.clone(),
@@ -121,7 +128,9 @@ pub async fn run(
             closes_at: Instant::now() + jittered(limits.connection_max_age),
             last_read: stream.last_read(),
             used: Arc::default(),
+            turn: Turn::default(),
         };
+        let stream = Punctual::new(stream, limits.head_timeout, connection.turn.clone());
         connections.spawn(serve(stream, place, connection, limits.idle_timeout));
     };
     loop {
@@ -176,11 +185,12 @@ fn waiting(
 }
 
 /// Serves one connection to its end; `place` is free again after that.
-async fn serve(stream: Stamped, place: OwnedSemaphorePermit, connection: Connection, idle_timeout: Duration) {
-    // Answers are written whole: waiting for more to send would only add latency.
-    if let Err(error) = stream.set_nodelay() {
-        tracing::debug!(%error, "set TCP_NODELAY");
-    }
+async fn serve(
+    stream: Punctual,
+    place: OwnedSemaphorePermit,
+    connection: Connection,
+    idle_timeout: Duration,
+) {
     let lifecycle = Arc::clone(&connection.lifecycle);
     let used = Arc::clone(&connection.used);
     let mut http = pin!(
@@ -227,6 +237,7 @@ struct Connection {
     last_read: LastRead,
     /// Whether a request has come.
     used: Arc<AtomicBool>,
+    turn: Turn,
 }
 
 impl hyper::service::Service<hyper::Request<Incoming>> for Connection {
@@ -236,6 +247,7 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Connection {
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         self.used.store(true, Ordering::Relaxed);
+        self.turn.begin();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.last_read.arrival());
         request.extensions_mut().insert(self.peer);
@@ -243,9 +255,11 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Connection {
         let lifecycle = Arc::clone(&self.lifecycle);
         let places = Arc::clone(&self.places);
         let crowded = Arc::clone(&self.crowded);
+        let turn = self.turn.clone();
         let closes_at = self.closes_at;
         Box::pin(async move {
             let mut response = answer.await?;
+            turn.end();
             // Decided when the answer is ready, so that a stop during a long request ends its connection too.
             let old = Instant::now() >= closes_at;
             if old || lifecycle.draining() || places.available_permits() == 0 || crowded() {

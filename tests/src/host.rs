@@ -10,7 +10,7 @@ use crate::command;
 use crate::progress::step;
 
 /// A file that shows that a package is there, and the package.
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("/usr/bin/containerd", "containerd"),
     ("/usr/sbin/runc", "runc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
@@ -22,6 +22,7 @@ const PACKAGES: [(&str, &str); 17] = [
     ("/bin/ip", "iproute2"),
     ("/usr/bin/redis-server", "redis-server"),
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
+    ("/usr/bin/openssl", "openssl"),
     ("/usr/sbin/modprobe", "kmod"),
     ("/usr/bin/buildah", "buildah"),
     ("/usr/bin/catatonit", "catatonit"),

@@ -24,7 +24,7 @@ pub(super) struct Key {
     /// What tokens call it; absent: it is the only one, and checks tokens whatever they call theirs.
     pub(super) id: Option<String>,
     pub(super) algorithm: Algorithm,
-    pub(super) key: DecodingKey,
+    pub(super) material: DecodingKey,
 }
 
 /// What the settings name; empty when they name none.
@@ -34,13 +34,14 @@ pub(super) fn read(options: &Options) -> Result<Vec<Key>, AuthError> {
     match (secret, given(&options.auth_jwt_public_key), given(&options.auth_jwt_jwks)) {
         ([], None, None) => Ok(Vec::new()),
         ([], Some(path), None) => {
-            let (algorithm, key) = public_key(&contents(&path)?).ok_or(AuthError::Key { path })?;
-            Ok(vec![Key { id: None, algorithm, key }])
+            let (algorithm, material) = public_key(&contents(&path)?).ok_or(AuthError::Key { path })?;
+            Ok(vec![Key { id: None, algorithm, material }])
         }
         ([], None, Some(path)) => key_set(&contents(&path)?).map_err(|what| AuthError::KeySet { path, what }),
         (secret, None, None) if secret.len() < SECRET_BYTES_MIN => Err(AuthError::ShortSecret),
         (secret, None, None) => {
-            Ok(vec![Key { id: None, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) }])
+            let material = DecodingKey::from_secret(secret);
+            Ok(vec![Key { id: None, algorithm: Algorithm::HS256, material }])
         }
         _ => Err(AuthError::SeveralSources),
     }
@@ -76,7 +77,7 @@ fn fits(algorithm: Algorithm, key: &DecodingKey) -> bool {
             // An uncompressed point of P-256; one of P-384 is longer.
             AlgorithmFamily::Ec => bytes == 65,
             AlgorithmFamily::Rsa => bytes >= MODULUS_BYTES_MIN,
-            _ => false,
+            AlgorithmFamily::Hmac => false,
         }
 }
 
@@ -113,6 +114,6 @@ fn key(entry: &Value) -> Option<Key> {
     };
     let signs = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
     let meant = jwk.common.key_algorithm.is_none_or(|algorithm| algorithm == named);
-    let key = DecodingKey::from_jwk(&jwk).ok().filter(|key| signs && meant && fits(algorithm, key))?;
-    Some(Key { id: jwk.common.key_id, algorithm, key })
+    let material = DecodingKey::from_jwk(&jwk).ok().filter(|key| signs && meant && fits(algorithm, key))?;
+    Some(Key { id: jwk.common.key_id, algorithm, material })
 }

@@ -238,7 +238,7 @@ impl Verifier {
 }
 
 /// What a token is held to besides its signature.
-fn checks(Key { id, algorithm, key }: Key, options: &Options) -> Checks {
+fn checks(Key { id, algorithm, material: key }: Key, options: &Options) -> Checks {
     let mut validation = Validation::new(algorithm);
     validation.leeway = options.auth_jwt_leeway.as_secs();
     validation.validate_nbf = true;

@@ -12,7 +12,6 @@ use axum::{
     body::Body,
     http::{Request, StatusCode},
 };
-use futures::future::join_all;
 use serde_json::json;
 
 use crate::harness::{Answer, App, Client, Process, eventually, free_port, value_of};
@@ -78,18 +77,27 @@ async fn with_a_full_pool_what_was_rendered_is_served_and_the_rest_is_refused_at
         App::ready(&["--cpu-workers=1", "--cpu-queue=1", "--cpu-queue-age=1m", "--shed-after=0s"]).await;
     let (known, new) = (posted(&app, "*known*").await, posted(&app, "*new*").await);
     assert_eq!(app.get(&format!("/posts/{known}/html")).await.status, StatusCode::OK);
-    let mut work = Box::pin(join_all((0..2).map(|_| app.get("/work?cpu=1s"))));
-    assert!(futures::poll!(work.as_mut()).is_pending());
-    // Whether the worker has taken the first job by now or not, one of two more finds the queue full.
-    let answers = join_all((0..2).map(|_| app.get("/work?cpu=1ms")));
-    assert!(answers.await.iter().any(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE));
+    // One job holds the only worker until the test lets it go, another waits: there is room for no third.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (start, started) = tokio::sync::oneshot::channel();
+    let mut running = Box::pin(app.state.cpu.run(move |_| {
+        start.send(()).unwrap();
+        let _ = held.recv();
+    }));
+    assert!(futures::poll!(running.as_mut()).is_pending());
+    started.await.unwrap();
+    let mut waiting = Box::pin(app.state.cpu.run(|_| ()));
+    assert!(futures::poll!(waiting.as_mut()).is_pending());
+
     let refused = app.get(&format!("/posts/{new}/html")).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");
     assert_eq!(refused.json()["code"], "overloaded");
     assert!(refused.retry_after().is_some_and(|seconds| (1..=3).contains(&seconds)), "{refused:?}");
     assert_eq!(app.get(&format!("/posts/{known}/html")).await.status, StatusCode::OK);
     assert_eq!(app.get("/health").await.status, StatusCode::OK);
-    assert!(futures::poll!(work.as_mut()).is_pending(), "the pool was full throughout");
+    drop(release);
+    assert_eq!((running.await, waiting.await), (Ok(()), Ok(())));
+    assert_eq!(app.get(&format!("/posts/{new}/html")).await.status, StatusCode::OK);
 }
 
 /// Of a histogram in `metrics`: how many observations there were, and how many of them up to `edge`.

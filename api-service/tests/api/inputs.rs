@@ -1,6 +1,6 @@
 //! Every kind of bad input gets a 4xx that says what is wrong and where, never a 500.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::{
     body::Body,
@@ -220,6 +220,73 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let answer = raw(server.port, head.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(answer.contains(r#""code":"body_timeout""#), "{answer}");
+}
+
+/// Sends `bytes` one by one, with a pause between them, until the server closes; what it answered, and after how long.
+async fn trickled(stream: TcpStream, bytes: &'static [u8], pause: Duration) -> (String, Duration) {
+    let began = Instant::now();
+    let (mut from, mut to) = stream.into_split();
+    let sender = tokio::spawn(async move {
+        for byte in bytes.iter().cycle() {
+            // After the end, writing fails.
+            if to.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+        }
+    });
+    let mut answer = Vec::new();
+    // A reset after the answer is as good an end.
+    let read = tokio::time::timeout(Duration::from_secs(20), from.read_to_end(&mut answer));
+    let _ = read.await.expect("the server closes");
+    sender.abort();
+    (String::from_utf8(answer).unwrap(), began.elapsed())
+}
+
+#[tokio::test]
+async fn a_head_that_comes_by_the_byte_is_not_waited_for() {
+    let server = Server::ready(&["--head-timeout=200ms", "--idle-timeout=1m"]).await;
+    let (pause, late) = (Duration::from_millis(20), Duration::from_millis(200));
+    let connect = async || TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+    let head = b"GET /posts HTTP/1.1\r\nhost: t\r\nx-a: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    let first = trickled(connect().await, head, pause);
+
+    // What was answered before it makes no difference, nor does a wait before the head's first byte.
+    let mut kept = connect().await;
+    kept.write_all(b"GET /posts HTTP/1.1\r\nhost: t\r\n\r\n").await.unwrap();
+    let mut answer = [0; 4096];
+    assert!(kept.read(&mut answer).await.unwrap() > 0);
+    tokio::time::sleep(2 * late).await;
+    let second = trickled(kept, head, pause);
+
+    for (answer, took) in [first.await, second.await] {
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        assert!(answer.contains(r#""code":"head_timeout""#), "{answer}");
+        assert!((late..Duration::from_secs(10)).contains(&took), "{took:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_head_is_bounded_by_its_time() {
+    let server = Server::ready(&["--head-timeout=100ms"]).await;
+    let late = Duration::from_millis(300);
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+    let body = r#"{"title": "t", "body": ""}"#;
+    let head = format!(
+        "POST /posts HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{{",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Time itself is the condition here.
+    tokio::time::sleep(late).await;
+    stream.write_all(&body.as_bytes()[1..]).await.unwrap();
+    let mut answer = [0; 4096];
+    let count = stream.read(&mut answer).await.unwrap();
+    assert!(answer[..count].starts_with(b"HTTP/1.1 201 "), "{}", String::from_utf8_lossy(&answer[..count]));
+    tokio::time::sleep(late).await;
+    stream.write_all(b"GET /work?cpu=300ms HTTP/1.1\r\nhost: t\r\n\r\n").await.unwrap();
+    let count = stream.read(&mut answer).await.unwrap();
+    assert!(answer[..count].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer[..count]));
 }
 
 #[tokio::test]

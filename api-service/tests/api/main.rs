@@ -7,6 +7,7 @@ mod auth;
 mod cache;
 mod connections;
 mod database;
+mod fuzz;
 mod harness;
 mod html;
 mod inputs;
