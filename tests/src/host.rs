@@ -10,7 +10,7 @@ use crate::command;
 use crate::progress::step;
 
 /// A file that shows that a package is there, and the package.
-const PACKAGES: [(&str, &str); 18] = [
+const PACKAGES: [(&str, &str); 20] = [
     ("/usr/bin/containerd", "containerd"),
     ("/usr/sbin/runc", "runc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
@@ -23,6 +23,8 @@ const PACKAGES: [(&str, &str); 18] = [
     ("/usr/bin/redis-server", "redis-server"),
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
     ("/usr/bin/openssl", "openssl"),
+    ("/usr/bin/python3", "python3"),
+    ("/usr/lib/python3.11/ensurepip/__init__.py", "python3-venv"),
     ("/usr/sbin/modprobe", "kmod"),
     ("/usr/bin/buildah", "buildah"),
     ("/usr/bin/catatonit", "catatonit"),

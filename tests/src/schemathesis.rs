@@ -37,7 +37,8 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 pub async fn run() -> Result<()> {
     let program = install().await?;
     let mut build = Command::new("cargo");
-    build.current_dir(paths::project()).args(["build", "-p", "plimsoll-api", "--locked"]);
+    // Of the whole workspace, so that dependencies have the features that other builds have.
+    build.current_dir(paths::project()).args(["build", "--workspace", "--bin", "plimsoll-api", "--locked"]);
     let log = paths::target().join("schemathesis.log");
     step("Build the API service", command::run_logged(&mut build, &log, INSTALL_LIMIT)).await?;
     let (service, port) = start().await?;

@@ -20,7 +20,7 @@ pub struct Options {
     /// Only the end-to-end tests whose name holds this; an empty text means all of them.
     #[arg(long, value_name = "NAME")]
     e2e: Option<String>,
-    /// Only what needs no cluster: formatting, lints, unit, golden and server tests.
+    /// Only what needs no cluster: formatting, lints, unit, golden and server tests, schemathesis.
     #[arg(long, conflicts_with = "e2e")]
     fast: bool,
     /// Only schemathesis against the API service, which needs no cluster either.
@@ -63,7 +63,8 @@ async fn fast() -> Result<()> {
     let postgres = step("Start a Postgres for the tests", Postgres::start()).await?;
     let mut test = cargo(&["test", "--workspace", "--locked"]);
     test.env("PLIMSOLL_TEST_POSTGRES_URL", postgres.url());
-    shown("unit, golden and server tests", test).await
+    shown("unit, golden and server tests", test).await?;
+    schemathesis::run().await
 }
 
 async fn end_to_end(lock: &cluster::Lock, filter: &str) -> Result<()> {
