@@ -101,6 +101,9 @@ impl Postgres {
         if let Some(once) = &once
             && let Some(answer) = self.answered(&transaction, &content, once, now).await?
         {
+            // Ended before it is answered: dropped, it would end at some later time, and until then a client that asks once
+            // more would be told that its request is being worked on.
+            transaction.rollback().await?;
             return Ok(answer);
         }
         let mut ids = None;
