@@ -43,15 +43,20 @@ const LIST_BY_AUTHOR: Sql = Sql {
 };
 
 /// As [`LIST_ALL`]; $5: the tag. The page's ids are cut before the posts are looked up.
+///
+/// Where the planner must plan for any $2 it expects a tenth of the tag's posts, and would sort them all, then read the
+/// whole table to join them. So it is told that they are never many (no page has 1000), and each post is looked up by a
+/// subquery whose limit keeps it from becoming a join.
 const LIST_BY_TAG: Sql = Sql {
     query: Query::ListPosts,
     text: select!(
         "$3",
         "$4",
-        "FROM (SELECT post_id FROM post_tags
-            WHERE tag_id = (SELECT id FROM tags WHERE name = $5) AND post_id < $1
+        "FROM (SELECT post_id FROM (SELECT post_id FROM post_tags
+                WHERE tag_id = (SELECT id FROM tags WHERE name = $5) AND post_id < $1
+                ORDER BY post_id DESC LIMIT 1000) most
             ORDER BY post_id DESC LIMIT $2) found
-        JOIN posts p ON p.id = found.post_id ORDER BY found.post_id DESC"
+        CROSS JOIN LATERAL (SELECT * FROM posts WHERE id = found.post_id LIMIT 1) p ORDER BY found.post_id DESC"
     ),
 };
 
@@ -61,10 +66,11 @@ const LIST_BY_TAG_AND_AUTHOR: Sql = Sql {
     text: select!(
         "$3",
         "$4",
-        "FROM (SELECT post_id FROM post_tags
-            WHERE tag_id = (SELECT id FROM tags WHERE name = $5) AND author_id = $6 AND post_id < $1
+        "FROM (SELECT post_id FROM (SELECT post_id FROM post_tags
+                WHERE tag_id = (SELECT id FROM tags WHERE name = $5) AND author_id = $6 AND post_id < $1
+                ORDER BY post_id DESC LIMIT 1000) most
             ORDER BY post_id DESC LIMIT $2) found
-        JOIN posts p ON p.id = found.post_id ORDER BY found.post_id DESC"
+        CROSS JOIN LATERAL (SELECT * FROM posts WHERE id = found.post_id LIMIT 1) p ORDER BY found.post_id DESC"
     ),
 };
 

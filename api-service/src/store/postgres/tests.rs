@@ -27,6 +27,20 @@ const FILL: &str = "
         SELECT 'key ' || n, '', n, 1, now() FROM generate_series(1, 3000) n;
     ANALYZE authors, tags, posts, post_tags, idempotency_keys;";
 
+/// Enough posts for 10,000 pages of 20, whatever the filter lets through, among others that it does not.
+const FILL_DEEP: &str = "
+    INSERT INTO authors (name) SELECT 'author ' || n FROM generate_series(1, 10) n;
+    INSERT INTO tags (name) SELECT 'tag-' || n FROM generate_series(1, 10) n;
+    INSERT INTO posts (title, body, created_at, updated_at, version, author_id)
+        SELECT 'post ' || n, 'text', now(), now(), 1, CASE WHEN n % 20 = 0 THEN 4 ELSE 3 END
+        FROM generate_series(1, 211000) n;
+    INSERT INTO post_tags (post_id, tag_id, author_id)
+        SELECT id, CASE author_id WHEN 3 THEN 7 ELSE 8 END, author_id FROM posts;
+    ANALYZE authors, tags, posts, post_tags;";
+
+/// Posts before page 10,000.
+const DEEP: i64 = 9_999 * 20;
+
 /// Whether the planner sees the parameters, or plans once for all of them, as it may for a prepared statement.
 const PLANS: [&str; 2] = ["force_custom_plan", "force_generic_plan"];
 
@@ -45,7 +59,7 @@ fn lists() -> [(&'static str, &'static str, &'static str); 4] {
 
 #[tokio::test]
 async fn no_statement_reads_a_table_from_end_to_end() {
-    let Some(client) = filled("store_plans").await else { return };
+    let Some(client) = filled("store_plans", FILL).await else { return };
     let one = "1::bigint, '{1,2}'::bigint[]";
     let others = [
         (sql::READ.text, "bigint", "1"),
@@ -79,26 +93,74 @@ async fn no_statement_reads_a_table_from_end_to_end() {
 
 #[tokio::test]
 async fn a_page_deep_inside_costs_what_the_first_one_costs() {
-    let Some(client) = filled("store_depth").await else { return };
+    let Some(client) = filled("store_depth", FILL).await else { return };
     for mode in PLANS {
-        for (text, types, values) in lists() {
-            let types = format!("bigint, bigint, boolean, boolean{types}");
-            let work = async |before: i64| {
-                let values = format!("{before}, 20, true, true{values}");
-                let options = "ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF";
-                let plan = explain(&client, mode, options, text, &types, &values).await;
-                assert!(plan.lines().next().unwrap().contains("rows=20 "), "{plan}");
-                // The most rows that any step has read, and the pages of memory that all have.
-                let most = plan.lines().filter_map(|line| number_after(line, "rows=")).max().unwrap();
-                (most, plan.lines().find_map(|line| number_after(line, "hit=")).unwrap(), plan)
-            };
-            // Twice, so that both are in memory.
-            work(1500).await;
-            let (first, deep) = (work(i64::MAX).await, work(1500).await);
-            assert_eq!((first.0, deep.0), (20, 20), "{}\n{}", first.2, deep.2);
-            assert!(deep.1 <= first.1 + first.1 / 5, "{mode} {text}\n{}\n{}", first.2, deep.2);
+        for list in lists() {
+            let (first, deep) =
+                (cost(&client, mode, list, i64::MAX).await, cost(&client, mode, list, 1500).await);
+            assert!(deep.buffers <= first.buffers + first.buffers / 5, "{mode}\n{first:?}\n{deep:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn page_10_000_costs_what_page_1_costs() {
+    let Some(client) = filled("store_page_10000", FILL_DEEP).await else { return };
+    let last_before = async |condition: &str| -> i64 {
+        let text =
+            format!("SELECT id FROM posts WHERE {condition} ORDER BY id DESC OFFSET {DEEP} - 1 LIMIT 1");
+        client.query_one(&text, &[]).await.unwrap().get(0)
+    };
+    let (of_all, of_author) = (last_before("true").await, last_before("author_id = 3").await);
+    for mode in PLANS {
+        for (number, list) in lists().into_iter().enumerate() {
+            let cursor = if number == 0 { of_all } else { of_author };
+            let (first, deep) =
+                (cost(&client, mode, list, i64::MAX).await, cost(&client, mode, list, cursor).await);
+            assert!(deep.buffers <= first.buffers + 10, "{mode}\n{first:?}\n{deep:?}");
+        }
+    }
+    // What it would cost to count off the posts before it shows that the measure tells.
+    let text = sql::list(&Filter::default()).text;
+    let counted = format!("{text} OFFSET {DEEP}");
+    let types = "bigint, bigint, boolean, boolean";
+    let all = format!("{}, 20, true, true", i64::MAX);
+    let plan = explain(&client, PLANS[0], MEASURED, &counted, types, &all).await;
+    let first = cost(&client, PLANS[0], lists()[0], i64::MAX).await;
+    assert!(buffers(&plan) > 10 * first.buffers, "{plan}\n{first:?}");
+}
+
+/// What EXPLAIN is to tell: what was done, and nothing that differs from run to run.
+const MEASURED: &str = "ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF";
+
+/// What it took to answer a page of 20 posts.
+#[derive(Debug)]
+struct Cost {
+    /// Pages of memory that were looked at, one as often as it was.
+    buffers: u64,
+    /// For a failure's message.
+    #[allow(dead_code)]
+    plan: String,
+}
+
+/// The cost of the page of `list` that goes on from `before`, each step of which reads no more rows than it answers.
+async fn cost(client: &Client, mode: &str, (text, types, values): (&str, &str, &str), before: i64) -> Cost {
+    let types = format!("bigint, bigint, boolean, boolean{types}");
+    let values = format!("{before}, 20, true, true{values}");
+    // Twice, so that all of it is in memory the second time.
+    explain(client, mode, MEASURED, text, &types, &values).await;
+    let plan = explain(client, mode, MEASURED, text, &types, &values).await;
+    assert!(plan.lines().next().unwrap().contains("rows=20 "), "{plan}");
+    assert!(plan.lines().filter_map(|line| number_after(line, "rows=")).all(|rows| rows <= 20), "{plan}");
+    Cost { buffers: buffers(&plan), plan }
+}
+
+fn buffers(plan: &str) -> u64 {
+    let (hit, read) = plan
+        .lines()
+        .find_map(|line| Some((number_after(line, "hit=")?, number_after(line, "read="))))
+        .unwrap();
+    hit + read.unwrap_or_default()
 }
 
 #[tokio::test]
@@ -161,14 +223,14 @@ async fn a_connection_that_leads_to_a_read_only_server_is_not_used_again() {
     assert!(matches!(create().await, Ok(Created::New(_))));
 }
 
-/// A client of a schema with some thousand rows.
-async fn filled(schema: &str) -> Option<Client> {
+/// A client of a schema with the rows of `fill`.
+async fn filled(schema: &str, fill: &str) -> Option<Client> {
     let database = postgres(schema).await?;
     open(&database).await;
     let Database::Postgres(config) = &database else { unreachable!() };
     let (client, connection) = config.connect(NoTls).await.unwrap();
     tokio::spawn(connection);
-    client.batch_execute(FILL).await.unwrap();
+    client.batch_execute(fill).await.unwrap();
     Some(client)
 }
 

@@ -30,6 +30,17 @@ const FILL: &str = "
         FROM posts p, json_each('[0, 1, 2]') three;
     ANALYZE;";
 
+/// Enough posts for 10,000 pages of 20, whatever the filter lets through, among others that it does not.
+const FILL_DEEP: &str = "
+    INSERT INTO authors (id, name) VALUES (3, 'author 3'), (4, 'author 4');
+    INSERT INTO tags (id, name) VALUES (7, 'tag-7'), (8, 'tag-8');
+    WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 211000)
+        INSERT INTO posts (title, body, created_at, updated_at, version, author_id)
+        SELECT 'post ' || n, 'text', 0, 0, 1, CASE WHEN n % 20 = 0 THEN 4 ELSE 3 END FROM n;
+    INSERT INTO post_tags (post_id, tag_id, author_id)
+        SELECT id, CASE author_id WHEN 3 THEN 7 ELSE 8 END, author_id FROM posts;
+    ANALYZE;";
+
 fn filters() -> [Filter; 4] {
     let tag = || Some("tag-7".to_owned());
     [
@@ -77,51 +88,63 @@ fn no_statement_reads_a_table_from_end_to_end() {
 
 #[tokio::test]
 async fn a_page_deep_inside_costs_what_the_first_one_costs() {
-    let store = filled().await;
+    let store = filled(FILL).await;
     for filter in filters() {
-        let work = async |before: i64| {
-            let filter = filter.clone();
-            store.list(&filter, before, 20, EVERYTHING).await.unwrap();
-            let work = store.readers().run(move |connection, _| {
-                let mut statement = connection.prepare(sql::list(&filter).text)?;
-                for (name, value) in [(":before", before), (":limit", 20), (":body", 1), (":tags", 1)] {
-                    let index = statement.parameter_index(name)?.unwrap();
-                    statement.raw_bind_parameter(index, value)?;
-                }
-                if let Some(index) = statement.parameter_index(":author")? {
-                    statement.raw_bind_parameter(index, filter.author)?;
-                }
-                if let Some(index) = statement.parameter_index(":tag")? {
-                    statement.raw_bind_parameter(index, filter.tag.as_deref())?;
-                }
-                let mut rows = statement.raw_query();
-                let mut count = 0;
-                while rows.next()?.is_some() {
-                    count += 1;
-                }
-                drop(rows);
-                let steps = statement.get_status(StatementStatus::VmStep);
-                assert_eq!(statement.get_status(StatementStatus::FullscanStep), 0);
-                assert_eq!(statement.get_status(StatementStatus::Sort), 0);
-                Ok((count, steps))
-            });
-            work.await.unwrap()
-        };
-        let (first, deep) = (work(i64::MAX).await, work(1500).await);
-        assert_eq!((first.0, deep.0), (20, 20), "{filter}");
+        let (first, deep) = (steps(&store, &filter, i64::MAX).await, steps(&store, &filter, 1500).await);
         // Pages hold the same number of tags but for chance at their edges.
-        assert!(
-            f64::from(deep.1) <= f64::from(first.1) * 1.05,
-            "{filter}: {} then {} steps",
-            first.1,
-            deep.1
-        );
+        assert!(f64::from(deep) <= f64::from(first) * 1.05, "{filter}: {first} then {deep} steps");
     }
 }
 
 #[tokio::test]
+async fn page_10_000_costs_what_page_1_costs() {
+    let store = filled(FILL_DEEP).await;
+    for filter in filters() {
+        // The last post of the page before.
+        let condition = if filter == Filter::default() { "TRUE" } else { "author_id = 3" };
+        let text =
+            format!("SELECT id FROM posts WHERE {condition} ORDER BY id DESC LIMIT 1 OFFSET 9999 * 20 - 1");
+        let cursor =
+            store.readers().run(move |connection, _| connection.query_row(&text, [], |row| row.get(0)));
+        let (first, deep) =
+            (steps(&store, &filter, i64::MAX).await, steps(&store, &filter, cursor.await.unwrap()).await);
+        assert!(f64::from(deep) <= f64::from(first) * 1.05, "{filter}: {first} then {deep} steps");
+    }
+}
+
+/// What it takes to answer the 20 posts below `before`, in steps of SQLite's machine. None of them sorts, or goes through a table
+/// from end to end.
+async fn steps(store: &Sqlite, filter: &Filter, before: i64) -> i32 {
+    let filter = filter.clone();
+    let work = store.readers().run(move |connection, _| {
+        let mut statement = connection.prepare(sql::list(&filter).text)?;
+        for (name, value) in [(":before", before), (":limit", 20), (":body", 1), (":tags", 1)] {
+            let index = statement.parameter_index(name)?.unwrap();
+            statement.raw_bind_parameter(index, value)?;
+        }
+        if let Some(index) = statement.parameter_index(":author")? {
+            statement.raw_bind_parameter(index, filter.author)?;
+        }
+        if let Some(index) = statement.parameter_index(":tag")? {
+            statement.raw_bind_parameter(index, filter.tag.as_deref())?;
+        }
+        let mut rows = statement.raw_query();
+        let mut count = 0;
+        while rows.next()?.is_some() {
+            count += 1;
+        }
+        drop(rows);
+        assert_eq!(count, 20, "{filter}");
+        assert_eq!(statement.get_status(StatementStatus::FullscanStep), 0);
+        assert_eq!(statement.get_status(StatementStatus::Sort), 0);
+        Ok(statement.get_status(StatementStatus::VmStep))
+    });
+    work.await.unwrap()
+}
+
+#[tokio::test]
 async fn a_page_of_any_length_is_one_statement() {
-    let store = filled().await;
+    let store = filled(FILL).await;
     let sent = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&sent);
     let traced = store.readers().run(move |connection, _| {
@@ -180,10 +203,10 @@ async fn a_call_waits_for_a_connection_for_a_second_at_most() {
     assert_eq!((usage()[1].in_use, usage()[1].idle), (0, 2));
 }
 
-async fn filled() -> Sqlite {
+async fn filled(fill: &'static str) -> Sqlite {
     let store = Sqlite::memory(&StoreMetrics::new().unwrap());
     store.migrate().await.unwrap();
-    store.writer.run(|connection, _| connection.execute_batch(FILL)).await.unwrap();
+    store.writer.run(|connection, _| connection.execute_batch(fill)).await.unwrap();
     store
 }
 
