@@ -249,4 +249,38 @@ mod tests {
         assert_eq!(files.read(), CpuUse::default());
         assert_eq!(CpuFiles::V2("/nonexistent".into()).read(), CpuUse::default());
     }
+
+    /// The kernel's own text, where this process may mount a hierarchy of version 2; the quota is version 1's on machines that
+    /// have both.
+    #[test]
+    fn reads_what_a_kernel_tells_of_version_2() {
+        const SCRIPT: &str = r#"
+            set -e
+            mount -t cgroup2 none "$1"
+            own="$1/plimsoll-test-$$"
+            mkdir "$own"
+            echo $$ > "$own/cgroup.procs"
+            i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done
+            cat /proc/self/cgroup; echo =; cat /proc/self/mountinfo; echo =; cat "$own/cpu.stat"; echo =; echo "$own"
+            echo $$ > "$1/cgroup.procs"
+            rmdir "$own""#;
+        let place = tempfile::tempdir().unwrap();
+        let mut unshare = std::process::Command::new("unshare");
+        // A namespace of its own, so that no mount outlives it.
+        let output = unshare.args(["--mount", "sh", "-c", SCRIPT, "sh"]).arg(place.path()).output().unwrap();
+        if !output.status.success() {
+            println!("NOT RUN: a real cgroup v2; {}", String::from_utf8_lossy(&output.stderr));
+            return;
+        }
+        let text = String::from_utf8(output.stdout).unwrap();
+        let [cgroups, mounts, stat, own] = text.split("=\n").collect::<Vec<_>>().try_into().unwrap();
+        let only = |text: &str, what: &str| {
+            text.lines().filter(|line| line.contains(what)).collect::<Vec<_>>().join("\n")
+        };
+        let (cgroups, mounts) = (only(cgroups, "0::"), only(mounts, place.path().to_str().unwrap()));
+        assert_eq!(CpuFiles::locate(&cgroups, &mounts), Some(CpuFiles::V2(own.trim().into())));
+        let read = parse_v2(stat, "");
+        assert!(read.usage_seconds.is_some_and(|seconds| seconds > 0.0), "{stat}");
+        assert_eq!((read.throttled_seconds.is_some(), read.quota_cores), (read.periods.is_some(), None));
+    }
 }

@@ -43,6 +43,18 @@ impl Coding {
         }
     }
 
+    /// The entity tag of a body in this coding, when `tag` is that of the body as it is: what a strong tag stands for are the
+    /// bytes that are sent (RFC 9110, section 8.8.3.3).
+    pub fn tag(self, tag: &str) -> String {
+        self.name().map_or_else(|| tag.to_owned(), |name| format!("{tag}-{name}"))
+    }
+
+    /// The tag of the body as it is, of which `tag` is that of some coding.
+    pub fn strip_from_tag(tag: &str) -> &str {
+        let bare = |coding: &Self| tag.strip_suffix(coding.name()?)?.strip_suffix('-');
+        Self::COMPRESSED.iter().find_map(bare).unwrap_or(tag)
+    }
+
     /// The coding that the client prefers by its `Accept-Encoding`; among equals, the best of ours.
     ///
     /// Identity when it accepts none of them, even when it refuses identity too: an answer helps more than a 406
@@ -180,6 +192,14 @@ mod tests {
         ] {
             assert_eq!(negotiate(accept), coding, "{accept:?}");
         }
+    }
+
+    #[test]
+    fn a_tag_in_any_coding_leads_back_to_its_own() {
+        for coding in [Coding::Identity, Coding::Gzip, Coding::Brotli, Coding::Zstd] {
+            assert_eq!(Coding::strip_from_tag(&coding.tag("v3")), "v3", "{coding:?}");
+        }
+        assert_eq!(Coding::strip_from_tag("v3-lzma"), "v3-lzma");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{entity_tag::Condition, error::ApiError};
+use crate::{coding::Coding, entity_tag::Condition, error::ApiError};
 
 /// The longest title, in characters.
 pub const TITLE_CHARS_MAX: usize = 200;
@@ -23,9 +23,6 @@ pub const TAG_CHARS_MAX: usize = 40;
 
 /// The author of posts that name none; the schema makes it.
 pub const ANONYMOUS: &str = "anonymous";
-
-/// What a content coding adds to the entity tag of a post that is sent with it.
-const CODING_SUFFIXES: [&str; 3] = ["-gzip", "-br", "-zstd"];
 
 /// A post as stored and as answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,7 +178,7 @@ pub fn expected_versions(condition: &Condition) -> Option<Vec<i64>> {
 }
 
 fn version_of(opaque: &str) -> Option<i64> {
-    let bare = CODING_SUFFIXES.iter().find_map(|suffix| opaque.strip_suffix(suffix)).unwrap_or(opaque);
+    let bare = Coding::strip_from_tag(opaque);
     let version = bare.strip_prefix('v')?.parse().ok()?;
     // `v03` and `v+3` are numbers to Rust, but no tags that were ever given.
     (bare == format!("v{version}")).then_some(version)

@@ -117,7 +117,7 @@ impl Representation {
 
     /// The tag of the body in `coding`.
     fn opaque_tag(&self, coding: Coding) -> String {
-        coding.name().map_or_else(|| self.tag.clone(), |name| format!("{}-{name}", self.tag))
+        coding.tag(&self.tag)
     }
 
     /// The body in `coding`, made on a CPU worker when it is the first time.
