@@ -173,7 +173,7 @@ async fn the_event_loop_stays_free_while_rendering_fills_its_pool() {
         reader.abort();
     }
     let (rendered, refused) = (rendered.load(Ordering::Relaxed), refused.load(Ordering::Relaxed));
-    assert!(rendered > 100 && refused > 100 && asked > 100, "{rendered} {refused} {asked}");
+    assert!(rendered > 10 && refused > 10 && asked > 10, "{rendered} {refused} {asked}");
     let high = (after - before) - (after_low - before_low);
     assert!(high <= 0.01 * (after - before), "{high} of {} ticks came over 100 ms late", after - before);
 }
