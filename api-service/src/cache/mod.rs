@@ -5,6 +5,8 @@
 //! removes the key, and any lease with it, after the database has committed and before the write is answered; then it tells
 //! every replica, which drops its own copy ([`invalidations`]).
 //!
+//! A post as HTML is kept in this process only, by the post's version: whichever version is answered, its HTML is right.
+//!
 //! # Guarantees
 //! - Once a write is answered, no copy that was read before it is put into Redis, nor answered by this replica, however
 //!   slow the reader was and whatever Redis evicted meanwhile: a fill without its lease is refused.
