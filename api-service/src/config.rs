@@ -9,7 +9,7 @@ use crate::{
     duration::{self, DurationError},
     limits,
     overload::Patience,
-    rate_limit, server,
+    rate_limit, server, store,
     telemetry::LogFormat,
 };
 
@@ -45,6 +45,11 @@ pub struct Config {
     // 20 replicas and a rollout's surge of a quarter stay under Postgres' default of 100 connections.
     #[arg(long, env = "PLIMSOLL_DATABASE_CONNECTIONS", default_value = "3")]
     pub database_connections: NonZero<usize>,
+
+    /// Calls that may wait for a connection to the database; more are shed with 503.
+    // Far more than a burst: how long they wait is bounded by their age. A thousand take a few megabytes.
+    #[arg(long, env = "PLIMSOLL_DATABASE_QUEUE", default_value = "1024")]
+    pub database_queue: NonZero<usize>,
 
     /// The cache: `redis://...`; empty or absent means none.
     #[arg(long, env = "PLIMSOLL_CACHE_URL", default_value = "", hide_env_values = true)]
@@ -93,7 +98,7 @@ pub struct Config {
     #[arg(long, env = "PLIMSOLL_CPU_QUEUE_AGE", value_parser = duration::parse)]
     pub cpu_queue_age: Option<Duration>,
 
-    /// How long a request may wait, for the event loop or for a CPU worker, once such waits do not end: longer ones are
+    /// How long a request may wait, for the event loop, a CPU worker or a connection to the database, once such waits do not end: longer ones are
     /// shed with 503. 0 means never. Absent: half of the shortest latency target, or 50ms without any.
     #[arg(long, env = "PLIMSOLL_SHED_AFTER", value_parser = duration::parse)]
     pub shed_after: Option<Duration>,
@@ -165,6 +170,12 @@ impl Config {
             Some(target) => Patience::new(target),
             None => Patience::for_promises(&self.latency_targets.0),
         }
+    }
+
+    /// What the store may use of the database, and how calls wait for it.
+    pub fn database_limits(&self) -> store::Limits {
+        let (connections, waiting) = (self.database_connections, self.database_queue);
+        store::Limits { connections, waiting, patience: self.patience() }
     }
 
     /// How long a CPU job may wait at all: what waited for longer than any promise can keep none.

@@ -246,6 +246,8 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::QueueFull => Self::Shed(ShedReason::DatabaseQueueFull),
+            StoreError::QueueAge => Self::Shed(ShedReason::DatabaseQueueAge),
             StoreError::Busy => Self::Overloaded,
             StoreError::Unavailable(_) => {
                 // Debug only: under load this is once a request; the watch on the database warns once an outage.

@@ -118,7 +118,7 @@ pub async fn watch_database(state: Arc<AppState>) {
         failures = match store.ping().await {
             Ok(()) => 0,
             // Every connection is busy with requests: that is load, and leaving the endpoints would not help it.
-            Err(StoreError::Busy) => failures,
+            Err(StoreError::QueueAge | StoreError::QueueFull | StoreError::Busy) => failures,
             Err(error) => {
                 if failures + 1 == PING_FAILURES_MAX {
                     tracing::warn!(
@@ -140,7 +140,7 @@ pub async fn watch_database(state: Arc<AppState>) {
 async fn open(state: &AppState) -> Store {
     let mut wait = RETRY_MIN;
     loop {
-        match Store::open(&state.database, state.config.database_connections, &state.metrics.database).await {
+        match Store::open(&state.database, &state.config.database_limits(), &state.metrics.database).await {
             Ok(store) => return store,
             Err(error) => {
                 let retry_ms = wait.as_millis() as u64;

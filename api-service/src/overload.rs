@@ -32,13 +32,24 @@ pub enum ShedReason {
     CpuQueueAge,
     /// As many jobs as may wait for a CPU worker were waiting.
     CpuQueueFull,
-    /// Another bound was reached, such as the connections to the database.
+    /// It had waited too long for a connection to the database.
+    DatabaseQueueAge,
+    /// As many calls as may wait for a connection to the database were waiting.
+    DatabaseQueueFull,
+    /// Another bound was reached, such as the wait for a lock in the database.
     Limit,
 }
 
 impl ShedReason {
     /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 4] = [Self::QueueAge, Self::CpuQueueAge, Self::CpuQueueFull, Self::Limit];
+    pub const ALL: [Self; 6] = [
+        Self::QueueAge,
+        Self::CpuQueueAge,
+        Self::CpuQueueFull,
+        Self::DatabaseQueueAge,
+        Self::DatabaseQueueFull,
+        Self::Limit,
+    ];
 
     /// The reason as a label.
     pub const fn as_str(self) -> &'static str {
@@ -46,6 +57,8 @@ impl ShedReason {
             Self::QueueAge => "queue_age",
             Self::CpuQueueAge => "cpu_queue_age",
             Self::CpuQueueFull => "cpu_queue_full",
+            Self::DatabaseQueueAge => "database_queue_age",
+            Self::DatabaseQueueFull => "database_queue_full",
             Self::Limit => "limit",
         }
     }
@@ -121,6 +134,13 @@ impl Controller {
         false
     }
 
+    /// Serves the last one in the queue, whatever its age: a queue that empties does not stand (RFC 8289, section 4.2), and
+    /// refusing its last would leave idle what it waited for.
+    pub fn admit_last(&mut self) -> bool {
+        self.over = None;
+        true
+    }
+
     /// Whether waits over the target are being refused.
     pub fn shedding(&self, now: Instant) -> bool {
         self.shedding_until.is_some_and(|until| now < until)
@@ -140,6 +160,11 @@ impl Gate {
     /// As [`Controller::admit`].
     pub fn admit(&self, now: Instant, age: Duration) -> bool {
         self.controller().admit(now, age)
+    }
+
+    /// As [`Controller::admit_last`].
+    pub fn admit_last(&self) -> bool {
+        self.controller().admit_last()
     }
 
     /// As [`Controller::shedding`].
@@ -184,6 +209,20 @@ mod tests {
     #[test]
     fn one_short_wait_shows_that_the_queue_does_not_stand() {
         assert_eq!(admitted(&[(0, 60), (150, 60), (160, 50), (210, 60), (350, 60), (400, 60)]), [true; 6]);
+    }
+
+    #[test]
+    fn the_last_in_the_queue_is_served_and_shows_that_it_does_not_stand() {
+        let start = Instant::now();
+        let mut controller = Controller::new(PATIENCE);
+        let old = |controller: &mut Controller, at| {
+            controller.admit(start + Duration::from_millis(at), Duration::from_millis(60))
+        };
+        assert!(old(&mut controller, 0) && old(&mut controller, 190));
+        assert!(controller.admit_last());
+        assert!(old(&mut controller, 210) && old(&mut controller, 400));
+        assert!(!old(&mut controller, 410), "the interval began anew");
+        assert!(controller.admit_last(), "also while others are refused");
     }
 
     #[test]

@@ -2,17 +2,21 @@
 
 mod metrics;
 mod postgres;
+mod queue;
 mod sqlite;
 
 #[cfg(test)]
 mod contract;
 
-use std::{fmt, num::NonZero, time::Duration};
+use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
 
-pub use self::metrics::{Query, StoreMetrics};
 use self::{metrics::Sql, postgres::Postgres, sqlite::Sqlite};
+pub use self::{
+    metrics::{Query, StoreMetrics},
+    queue::Limits,
+};
 use crate::{
     config::Database,
     post::{Content, Post},
@@ -30,8 +34,14 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 /// Why a store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Every connection was in use for longer than a request may wait for one, or a lock was. Nothing was done.
-    #[error("every connection to the database is in use")]
+    /// As many calls as may wait for a connection were waiting. Nothing was done.
+    #[error("too many calls wait for a connection to the database")]
+    QueueFull,
+    /// The call waited for a connection longer than it may. Nothing was done.
+    #[error("the call waited too long for a connection to the database")]
+    QueueAge,
+    /// A lock was held for longer than a statement may wait, or the database gave up for load. Nothing was done.
+    #[error("the database is busy")]
     Busy,
     /// The database cannot be reached, ended the connection, or did not answer in time. A write may have been done.
     #[error("reach the database")]
@@ -128,7 +138,7 @@ macro_rules! either {
 }
 
 impl Store {
-    /// Connects with at most `connections` connections, brings the schema up to date, and reports to `metrics`.
+    /// Connects within `limits`, brings the schema up to date, and reports to `metrics`.
     ///
     /// Several processes may do this at once: one of them migrates, the others wait and find it done.
     ///
@@ -136,13 +146,13 @@ impl Store {
     /// [`StoreError::Unavailable`] when the database cannot be reached; it is safe to call again.
     pub async fn open(
         database: &Database,
-        connections: NonZero<usize>,
+        limits: &Limits,
         metrics: &StoreMetrics,
     ) -> Result<Self, StoreError> {
         let store = match database {
-            Database::SqliteFile(path) => Self::Sqlite(Sqlite::file(path, connections, metrics)),
-            Database::SqliteMemory => Self::Sqlite(Sqlite::memory(metrics)),
-            Database::Postgres(config) => Self::Postgres(Postgres::new(config, connections, metrics)?),
+            Database::SqliteFile(path) => Self::Sqlite(Sqlite::file(path, limits, metrics)),
+            Database::SqliteMemory => Self::Sqlite(Sqlite::memory(limits, metrics)),
+            Database::Postgres(config) => Self::Postgres(Postgres::new(config, limits, metrics)?),
         };
         either!(&store, backend => backend.migrate())?;
         match &store {
@@ -160,7 +170,7 @@ impl Store {
     /// Returns when the database has answered.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when it does not; [`StoreError::Busy`] when nothing is known.
+    /// [`StoreError::Unavailable`] when it does not; [`StoreError::QueueAge`] or [`StoreError::Busy`] when nothing is known.
     pub async fn ping(&self) -> Result<(), StoreError> {
         either!(self, backend => backend.ping())
     }

@@ -25,13 +25,13 @@ const ERRORS: &str = r#"cache_requests_total{layer="redis",result="error"}"#;
 /// How long one answer may take while Redis hangs: four calls of 30 ms, with room for a slow machine.
 const BOUND: Duration = Duration::from_secs(2);
 
-struct Redis {
+pub struct Redis {
     process: Process,
     port: u16,
 }
 
 impl Redis {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::start_on(free_port()).await
     }
 
@@ -52,7 +52,7 @@ impl Redis {
         redis
     }
 
-    fn url(&self, password: &str) -> String {
+    pub fn url(&self, password: &str) -> String {
         format!("redis://:{password}@127.0.0.1:{}", self.port)
     }
 

@@ -17,6 +17,7 @@ use tokio::{
 use tokio_postgres::{Client, Config, NoTls, config::Host};
 
 use crate::{
+    cache::Redis,
     harness::{Answer, App, eventually, free_port, post_json},
     postgres::{PASSWORD, Postgres},
 };
@@ -221,6 +222,55 @@ async fn a_statement_that_waits_for_a_lock_is_given_up_in_time() {
     assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
     lock.rollback().await.unwrap();
     assert_eq!(app.get(&path).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn more_than_the_pool_carries_is_refused_early_and_what_is_cached_never() {
+    let Some((admin, url)) = schema("api_crowd").await else { return };
+    let redis = Redis::start().await;
+    let cache = format!("--cache-url={}", redis.url("right"));
+    let flags = [&database(&url), &cache, "--database-connections=1", "--latency-targets=100ms"];
+    let app = Arc::new(App::ready(&flags).await);
+    let path = format!("/posts/{}", app.post("kept").await);
+    assert_eq!(app.get(&path).await.status, StatusCode::OK);
+    admin
+        .batch_execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END $$;
+            CREATE TRIGGER slow BEFORE INSERT ON posts FOR EACH ROW EXECUTE FUNCTION slow()",
+        )
+        .await
+        .unwrap();
+    // Twice what one connection can do with writes of 20 ms each.
+    let mut every = tokio::time::interval(Duration::from_millis(10));
+    let mut writes = JoinSet::new();
+    for number in 0..300 {
+        every.tick().await;
+        let loaded = Arc::clone(&app);
+        writes.spawn(async move {
+            let start = Instant::now();
+            (loaded.json("POST", "/posts", post_json("new")).await, start.elapsed())
+        });
+        if number % 20 == 0 {
+            for path in [path.as_str(), "/health", "/readyz", "/metrics"] {
+                assert_eq!(app.get(path).await.status, StatusCode::OK, "{path} after {number} writes");
+            }
+        }
+    }
+    let (made, refused): (Vec<_>, Vec<_>) =
+        writes.join_all().await.into_iter().partition(|(answer, _)| answer.status == StatusCode::CREATED);
+    for (answer, _) in &refused {
+        assert_unavailable(answer);
+        assert_eq!(answer.json()["code"], "overloaded");
+    }
+    assert_eq!(app.count(r#"http_requests_shed_total{reason="database_queue_age"}"#).await, refused.len());
+    // In three seconds, at 20 ms each and what a statement costs besides, at most 150.
+    assert!(made.len() >= 100 && refused.len() >= 100, "{} made, {} refused", made.len(), refused.len());
+    // Without refusals the wait would have grown to a second, from where on it is bounded anyway.
+    let mut latencies: Vec<_> = made.into_iter().map(|(_, latency)| latency).collect();
+    latencies.sort();
+    let p90 = latencies[latencies.len() * 9 / 10];
+    assert!(p90 < Duration::from_millis(200), "{p90:?}");
 }
 
 #[tokio::test]

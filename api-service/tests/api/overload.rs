@@ -51,7 +51,9 @@ async fn a_request_that_takes_too_long_is_answered_and_measured() {
         (StatusCode::SERVICE_UNAVAILABLE, Some("timeout"))
     );
     assert_eq!(app.count(TIMED_OUT).await, 1);
-    for reason in ["queue_age", "cpu_queue_age", "cpu_queue_full", "limit"] {
+    for reason in
+        ["queue_age", "cpu_queue_age", "cpu_queue_full", "database_queue_age", "database_queue_full", "limit"]
+    {
         assert_eq!(
             app.count(&format!(r#"http_requests_shed_total{{reason="{reason}"}}"#)).await,
             0,

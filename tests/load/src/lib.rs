@@ -9,5 +9,5 @@ pub mod record;
 pub mod run;
 pub mod trace;
 
-pub use record::{Percentiles, Second, Summary};
+pub use record::{End, Ends, Percentiles, Second, Summary};
 pub use trace::Trace;

@@ -28,7 +28,7 @@ struct Arguments {
     /// Of the moments at which requests are due.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Milliseconds after which a request has failed.
+    /// Milliseconds after which a request is given up.
     #[arg(long, default_value_t = 10_000)]
     timeout_ms: u64,
     /// Most connections.

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::client::{Client, Failure};
-use crate::record::{Line, Outcome, Recorder, Summary};
+use crate::record::{End, Line, Outcome, Recorder, Summary};
 use crate::trace::Trace;
 
 /// In a path, a post that [`Plan::posts`] had made.
@@ -36,7 +36,7 @@ pub struct Plan {
     pub trace: Trace,
     /// Of the moments at which requests are due.
     pub seed: u64,
-    /// When a request counts as failed.
+    /// When a request is given up.
     pub timeout: Duration,
     /// Most connections.
     pub connections_max: u64,
@@ -115,19 +115,19 @@ impl Sent {
     async fn send(self, client: Arc<Client>, ended: Option<mpsc::Sender<Outcome>>, in_flight: InFlight) {
         let late = self.due.elapsed();
         let response = client.send(&Method::GET, &self.path, &self.headers, Bytes::new());
-        let (failure, resent) = match tokio::time::timeout_at(self.due + self.timeout, response).await {
-            Err(_) => (Some("timeout".to_owned()), false),
-            Ok(Err(Failure::Connect)) => (Some("connect".to_owned()), false),
-            Ok(Err(Failure::ConnectionsExhausted)) => (Some("connections exhausted".to_owned()), false),
-            Ok(Err(Failure::Broken)) => (Some("connection broken".to_owned()), false),
-            Ok(Ok(response)) if response.status.is_server_error() || response.status.is_client_error() => {
-                (Some(format!("status {}", response.status.as_u16())), response.resent)
+        let (end, resent) = match tokio::time::timeout_at(self.due + self.timeout, response).await {
+            Err(_) => (End::TimedOut("timeout".to_owned()), false),
+            // All of them wait for the server.
+            Ok(Err(Failure::ConnectionsExhausted)) => {
+                (End::TimedOut("connections exhausted".to_owned()), false)
             }
-            Ok(Ok(response)) => (None, response.resent),
+            Ok(Err(Failure::Connect)) => (End::Failed("connect".to_owned()), false),
+            Ok(Err(Failure::Broken)) => (End::Failed("connection broken".to_owned()), false),
+            Ok(Ok(response)) => (End::of(response.status, &response.headers), response.resent),
         };
         // Counted before it is told: the load ends when nothing is under way and nothing is left to count.
         if let Some(ended) = ended {
-            let _ = ended.send(Outcome { latency: self.due.elapsed(), late, failure, resent }).await;
+            let _ = ended.send(Outcome { latency: self.due.elapsed(), late, end, resent }).await;
         }
         drop(in_flight);
     }
@@ -311,7 +311,7 @@ mod tests {
             assert!(head.contains("accept-encoding: br\r\n"), "{head}");
             sent += 1;
         }
-        assert_eq!(summary.completed, summary.offered);
+        assert_eq!(summary.ends.completed, summary.offered);
         // Five standard deviations of a Poisson count.
         assert!((14..86).contains(&summary.offered), "{summary:?}");
         assert!(sent > summary.offered + 100, "{sent} were sent");

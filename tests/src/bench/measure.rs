@@ -57,7 +57,7 @@ pub struct Open {
     pub achieved: f64,
     /// Whether `achieved` is enough for the latencies to mean something.
     pub valid: bool,
-    /// Requests that failed; their latency counts as the time limit.
+    /// Requests that were not answered with success; of these, only those that timed out are in the percentiles.
     pub failed: u64,
     /// Why they failed, and how many of them.
     pub failures: BTreeMap<String, u64>,
@@ -175,7 +175,7 @@ fn judge(output: &str, rate: f64, seconds: u64) -> Result<Open> {
     for line in output.lines() {
         match serde_json::from_str(line).with_context(|| format!("the load generator says: {line}"))? {
             Line::Second(second) if u64::from(second.second) < seconds => {
-                in_time += second.completed + second.failed;
+                in_time += second.ends.all();
             }
             Line::Second(_) => {}
             Line::Summary(told) => summary = Some(told),
@@ -188,7 +188,7 @@ fn judge(output: &str, rate: f64, seconds: u64) -> Result<Open> {
         rate,
         achieved,
         valid: achieved >= ACHIEVED_MIN,
-        failed: summary.failed,
+        failed: summary.ends.unserved(),
         failures: summary.failures,
         p50_ms: summary.p50_ms,
         p95_ms: summary.p95_ms,
@@ -207,13 +207,14 @@ fn pinned(program: &Path) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_load::Second;
+    use plimsoll_load::{Ends, Second};
 
     use super::*;
 
     fn output(completed: &[u64], offered: u64) -> String {
         let seconds = completed.iter().enumerate().map(|(second, completed)| {
-            Line::Second(Second { second: second as u32, completed: *completed, ..Second::default() })
+            let ends = Ends { completed: *completed, ..Ends::default() };
+            Line::Second(Second { second: second as u32, ends, ..Second::default() })
         });
         let summary = Summary { offered, p99_ms: 4.5, ..Summary::default() };
         let lines = seconds.chain([Line::Summary(summary)]);

@@ -14,10 +14,10 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 pub fn page(report: &Report, pictures: &[Picture]) -> String {
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>Plimsoll: a demo</title><style>{STYLE}</style>\n<h1>{} % of requests within {} ms, {} % within {} ms</h1>\n",
-        hundredth((1.0 - report.share_over_target.p95) * 100.0),
+         <title>Plimsoll: a demo</title><style>{STYLE}</style>\n<h1>{} % of requests answered within {} ms, {} % within {} ms</h1>\n",
+        hundredth((1.0 - report.violations.p95.share) * 100.0),
         report.targets.p95_ms,
-        hundredth((1.0 - report.share_over_target.p99) * 100.0),
+        hundredth((1.0 - report.violations.p99.share) * 100.0),
         report.targets.p99_ms,
     );
     summary(&mut page, report);
@@ -30,19 +30,20 @@ pub fn page(report: &Report, pictures: &[Picture]) -> String {
 }
 
 fn summary(page: &mut String, report: &Report) {
+    let ends = report.requests.ends;
     let mut rows = vec![
         ("Load", format!("{}, peak {:.0} requests/s", report.trace.source, report.trace.peak)),
         (
             "Requests",
             format!(
-                "{} offered, {} completed, {} failed",
-                report.requests.offered, report.requests.completed, report.requests.failed
+                "{} offered: {} answered, {} refused, {} failed, {} timed out",
+                report.requests.offered, ends.completed, ends.refused, ends.failed, ends.timed_out
             ),
         ),
         (
             "Latency over the whole run",
             format!(
-                "p50 {:.0} ms, p95 {:.0} ms, p99 {:.0} ms, p99.9 {:.0} ms",
+                "p50 {:.0} ms, p95 {:.0} ms, p99 {:.0} ms, p99.9 {:.0} ms, of what was answered or timed out",
                 report.requests.p50_ms,
                 report.requests.p95_ms,
                 report.requests.p99_ms,
@@ -50,12 +51,12 @@ fn summary(page: &mut String, report: &Report) {
             ),
         ),
         (
-            "Requests over target",
+            "Not answered in time",
             format!(
-                "{} % over {} ms, {} % over {} ms",
-                hundredth(report.share_over_target.p95 * 100.0),
+                "{} after {} ms, {} after {} ms. A refused request (503 or 429, to come again later) breaks the promise too.",
+                report.violations.p95.text(),
                 report.targets.p95_ms,
-                hundredth(report.share_over_target.p99 * 100.0),
+                report.violations.p99.text(),
                 report.targets.p99_ms
             ),
         ),
@@ -83,7 +84,7 @@ fn summary(page: &mut String, report: &Report) {
         ));
     }
     for (why, count) in &report.requests.failures {
-        rows.push(("Failed", format!("{count} × {why}")));
+        rows.push(("Not answered", format!("{count} × {why}")));
     }
     page.push_str("<table>");
     for (name, value) in rows {
@@ -126,7 +127,35 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::escape;
+    use jiff::Timestamp;
+    use plimsoll_load::{Ends, Summary, Trace};
+
+    use super::{Report, escape, page};
+    use crate::demo::watch::Seen;
+
+    #[test]
+    fn refused_requests_are_told_apart_and_break_the_promise() {
+        let requests = Summary {
+            offered: 100,
+            ends: Ends { completed: 90, refused: 6, failed: 3, timed_out: 1 },
+            over: vec![15, 10],
+            over_share: vec![0.15, 0.1],
+            failures: [("status 503".to_owned(), 6), ("connect".to_owned(), 3)].into(),
+            started: Timestamp::UNIX_EPOCH,
+            ..Summary::default()
+        };
+        let trace = Trace::parse("0,10\n5,10\n").unwrap();
+        let report = Report::new(&trace, "a test".to_owned(), 1.0, Vec::new(), requests, Seen::default());
+        let page = page(&report, &[]);
+        for text in [
+            "<h1>85.00 % of requests answered within 250 ms, 90.00 % within 500 ms</h1>",
+            "100 offered: 90 answered, 6 refused, 3 failed, 1 timed out",
+            "15.00 % (6 late, 6 refused, 3 failed) after 250 ms, 10.00 % (1 late, 6 refused, 3 failed) after 500 ms",
+            "<th>Not answered<td>6 × status 503",
+        ] {
+            assert!(page.contains(text), "{text} is not in:\n{page}");
+        }
+    }
 
     #[test]
     fn text_of_the_cluster_cannot_become_markup() {

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use plimsoll_load::{Second, Trace};
+use plimsoll_load::{Ends, Second, Trace};
 
-use super::report::Report;
+use super::report::{Report, late};
 use super::stage::Stage;
 use super::watch::Seen;
 use crate::sample::{NAME, NAMESPACE, P95_MS, P99_MS};
@@ -26,9 +26,29 @@ pub struct Live {
 #[derive(Default)]
 struct Worst {
     offered: u64,
-    failed: u64,
-    p95_ms: f64,
-    p99_ms: f64,
+    ends: Ends,
+    late: u64,
+    p95_ms: Option<f64>,
+    p99_ms: Option<f64>,
+}
+
+impl Worst {
+    fn add(&mut self, second: &Second) {
+        self.offered += second.offered;
+        self.ends.add(&second.ends);
+        self.late += late(&second.ends, second.over.first().copied().unwrap_or(0));
+        let worse = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::max);
+        self.p95_ms = worse(self.p95_ms, second.p95_ms);
+        self.p99_ms = worse(self.p99_ms, second.p99_ms);
+    }
+}
+
+/// A percentile beside its target; a dash when nothing was answered.
+fn mark(ms: Option<f64>, target: u64) -> String {
+    match ms {
+        None => "–".to_owned(),
+        Some(ms) => format!("{ms:.0}{}", if ms > target as f64 { " !" } else { " ms" }),
+    }
 }
 
 impl Live {
@@ -40,18 +60,17 @@ impl Live {
     /// A second of load has ended.
     pub fn second(&mut self, second: &Second, seen: &Seen, trace: &Trace) {
         self.decisions(seen);
-        self.worst.offered += second.offered;
-        self.worst.failed += second.failed;
-        self.worst.p95_ms = self.worst.p95_ms.max(second.p95_ms.unwrap_or(0.0));
-        self.worst.p99_ms = self.worst.p99_ms.max(second.p99_ms.unwrap_or(0.0));
+        self.worst.add(second);
         if !(second.second + 1).is_multiple_of(EVERY) {
             return;
         }
         if self.lines.is_multiple_of(20) {
             println!(
-                "{:>6} {:>7} {:>7}  {:>9} {:>9}  {:>6} {:>5}  why",
+                "{:>6} {:>7} {:>6} {:>7} {:>6}  {:>9} {:>9}  {:>6} {:>5}  why",
                 "time",
                 "load/s",
+                "late",
+                "refused",
                 "failed",
                 format!("p95<{P95_MS}"),
                 format!("p99<{P99_MS}"),
@@ -61,12 +80,13 @@ impl Live {
         }
         let replicas = seen.replicas.last().copied().unwrap_or_default();
         let worst = std::mem::take(&mut self.worst);
-        let mark = |ms: f64, target: u64| format!("{ms:.0}{}", if ms > target as f64 { " !" } else { " ms" });
         println!(
-            "{:>6} {:>7.0} {:>7}  {:>9} {:>9}  {:>6} {:>5}  {}",
+            "{:>6} {:>7.0} {:>6} {:>7} {:>6}  {:>9} {:>9}  {:>6} {:>5}  {}",
             clock(second.second + 1),
             worst.offered as f64 / f64::from(EVERY),
-            worst.failed,
+            worst.late,
+            worst.ends.refused,
+            worst.ends.failed,
             mark(worst.p95_ms, P95_MS),
             mark(worst.p99_ms, P99_MS),
             replicas.wanted,
@@ -97,19 +117,18 @@ impl Live {
 
 /// What happened, in a few lines.
 pub fn print_summary(report: &Report, folder: &Path) {
-    let percent = |share: f64| format!("{:.2} %", share * 100.0);
+    let ends = report.requests.ends;
     println!();
     println!(
-        "Load      {} requests, {} failed, peak {:.0}/s",
-        report.requests.offered, report.requests.failed, report.trace.peak
+        "Load      {} requests, peak {:.0}/s: {} answered, {} refused, {} failed, {} timed out",
+        report.requests.offered, report.trace.peak, ends.completed, ends.refused, ends.failed, ends.timed_out
     );
     println!(
-        "Latency   p95 {:.0} ms of {P95_MS}, p99 {:.0} ms of {P99_MS} over the whole run; over target: {} (p95), {} (p99)",
-        report.requests.p95_ms,
-        report.requests.p99_ms,
-        percent(report.share_over_target.p95),
-        percent(report.share_over_target.p99)
+        "Latency   p95 {:.0} ms of {P95_MS}, p99 {:.0} ms of {P99_MS} over the whole run, of what was answered or timed out",
+        report.requests.p95_ms, report.requests.p99_ms,
     );
+    println!("Promise   not answered within {P95_MS} ms: {}", report.violations.p95.text());
+    println!("          not answered within {P99_MS} ms: {}", report.violations.p99.text());
     println!(
         "Replicas  peak {}, final {}, {:.2} replica-hours; {} changes in {} decisions",
         report.replicas.peak,
@@ -165,4 +184,27 @@ pub fn print_what_next(stage: &Stage, keep: bool) {
 
 fn clock(seconds: u32) -> String {
     format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_holds_refused_requests_apart_from_late_ones_and_from_latency() {
+        let refused = Ends { completed: 0, refused: 4, ..Ends::default() };
+        let quiet = Second { offered: 4, ends: refused, over: vec![4, 4], ..Second::default() };
+        let mut worst = Worst::default();
+        worst.add(&quiet);
+        assert_eq!((worst.offered, worst.late, worst.ends.refused), (4, 0, 4));
+        assert_eq!(mark(worst.p95_ms, 100), "–");
+
+        let served = Ends { completed: 10, refused: 1, timed_out: 1, ..Ends::default() };
+        let busy = Second { ends: served, over: vec![4, 2], p95_ms: Some(120.0), ..Second::default() };
+        worst.add(&busy);
+        worst.add(&quiet);
+        assert_eq!((worst.late, worst.ends.refused), (3, 9));
+        assert_eq!(mark(worst.p95_ms, 100), "120 !");
+        assert_eq!(mark(worst.p95_ms, 250), "120 ms");
+    }
 }

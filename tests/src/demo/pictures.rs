@@ -20,6 +20,8 @@ const SIZE: (u32, u32) = (960, 260);
 /// Colours that stay apart for the colour-blind (Okabe and Ito).
 const BLUE: RGBColor = RGBColor(0, 114, 178);
 const ORANGE: RGBColor = RGBColor(213, 94, 0);
+const YELLOW: RGBColor = RGBColor(230, 159, 0);
+const PURPLE: RGBColor = RGBColor(204, 121, 167);
 const GREEN: RGBColor = RGBColor(0, 158, 115);
 const GREY: RGBColor = RGBColor(120, 120, 120);
 
@@ -51,7 +53,9 @@ pub fn draw(report: &Report) -> Result<Vec<Picture>> {
     };
     let load = [
         line("offered", BLUE, &|row| Some(row.load.offered as f64)),
-        line("failed", ORANGE, &|row| Some(row.load.failed as f64)),
+        line("late", YELLOW, &|row| Some(row.late() as f64)),
+        line("refused", ORANGE, &|row| Some(row.load.ends.refused as f64)),
+        line("failed", PURPLE, &|row| Some(row.load.ends.failed as f64)),
     ];
     let latency = [
         line("p95", BLUE, &|row| row.load.p95_ms),
@@ -66,10 +70,14 @@ pub fn draw(report: &Report) -> Result<Vec<Picture>> {
     // A stall of seconds must not flatten all the rest: what is above ten targets is cut, and the title says so.
     let ceiling = report.targets.p99_ms.max(report.targets.p95_ms) as f64 * 4.0;
     Ok(vec![
-        Picture { name: "load", title: "Requests a second", svg: chart(report, &load, None)? },
+        Picture {
+            name: "load",
+            title: "Requests a second: late means answered after the p95 target, or not at all in time",
+            svg: chart(report, &load, None)?,
+        },
         Picture {
             name: "latency",
-            title: "Latency of each second in milliseconds, as the client felt it, cut at four times the target",
+            title: "Latency of each second in milliseconds, as the client felt it, without refused requests, cut at four times the target",
             svg: chart(report, &latency, Some(ceiling))?,
         },
         Picture { name: "replicas", title: "Replicas", svg: chart(report, &replicas, None)? },

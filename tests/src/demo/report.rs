@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use plimsoll_load::{Second, Summary, Trace};
+use plimsoll_load::{Ends, Second, Summary, Trace};
 use serde::Serialize;
 
 use super::watch::{Decision, Replicas, Seen};
@@ -31,8 +31,8 @@ pub struct Report {
     pub replicas: ReplicaInfo,
     /// Requests over the whole run.
     pub requests: Summary,
-    /// Share of all requests, 0 to 1, that took longer than each target or failed.
-    pub share_over_target: Share,
+    /// What broke the promise, for each of its targets.
+    pub violations: Violations,
     /// The first load step; absent in a trace without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<StepInfo>,
@@ -75,13 +75,49 @@ pub struct ReplicaInfo {
     pub hours: f64,
 }
 
-/// One share a target.
+/// What broke the promise, for each of its targets.
 #[derive(Debug, Serialize)]
-pub struct Share {
-    /// Over the p95 target.
-    pub p95: f64,
-    /// Over the p99 target.
-    pub p99: f64,
+pub struct Violations {
+    /// Of the p95 target.
+    pub p95: Violation,
+    /// Of the p99 target.
+    pub p99: Violation,
+}
+
+/// Requests without a success within a target. A refused one counts in full: its client got nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Violation {
+    /// All of them, as a share of all requests, 0 to 1.
+    pub share: f64,
+    /// Answered with success after the target, or given up: requests.
+    pub late: u64,
+    /// Answered with 503 and the wish to come again, or 429: requests.
+    pub refused: u64,
+    /// Answered with another error, or not at all because a connection broke: requests.
+    pub failed: u64,
+}
+
+impl Violation {
+    fn new(summary: &Summary, target: usize) -> Self {
+        let Ends { refused, failed, .. } = summary.ends;
+        Self {
+            share: summary.over_share.get(target).copied().unwrap_or(0.0),
+            late: late(&summary.ends, summary.over.get(target).copied().unwrap_or(0)),
+            refused,
+            failed,
+        }
+    }
+
+    /// For people: the share, and what it is made of.
+    pub fn text(&self) -> String {
+        let Self { share, late, refused, failed } = self;
+        format!("{:.2} % ({late} late, {refused} refused, {failed} failed)", share * 100.0)
+    }
+}
+
+/// Of `over` requests without a success in time, those that were late: answered too late, or given up.
+pub fn late(ends: &Ends, over: u64) -> u64 {
+    over.saturating_sub(ends.refused + ends.failed)
 }
 
 /// How the operator answered the first load step.
@@ -113,6 +149,13 @@ pub struct Row {
     pub ready: i32,
 }
 
+impl Row {
+    /// Requests that were answered after the p95 target, or given up.
+    pub fn late(&self) -> u64 {
+        late(&self.load.ends, self.load.over.first().copied().unwrap_or(0))
+    }
+}
+
 /// Puts a second and what was seen at its end together.
 pub fn row(load: Second, seen: &Seen) -> Row {
     let replicas = seen.replicas.last().copied().unwrap_or_default();
@@ -131,7 +174,6 @@ impl Report {
     ) -> Self {
         let peak =
             (0..trace.duration().as_secs()).map(|second| trace.mean(second as u32)).fold(0.0, f64::max);
-        let share = |index: usize| requests.over_share.get(index).copied().unwrap_or(0.0);
         Self {
             version: env!("CARGO_PKG_VERSION"),
             started: requests.started,
@@ -142,7 +184,7 @@ impl Report {
                 last: seconds.last().map_or(0, |row| row.wanted),
                 hours: seconds.iter().map(|row| f64::from(row.wanted)).sum::<f64>() / 3600.0,
             },
-            share_over_target: Share { p95: share(0), p99: share(1) },
+            violations: Violations { p95: Violation::new(&requests, 0), p99: Violation::new(&requests, 1) },
             step: step(trace, requests.started, &seen.replicas),
             decisions: seen.decisions,
             seconds,
@@ -191,6 +233,17 @@ pub fn write(folder: &Path, report: &Report) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_request_breaks_the_promise_and_is_not_late() {
+        let ends = Ends { completed: 90, refused: 6, failed: 3, timed_out: 1 };
+        // 15 over the first target: 5 answered too late, and the ten without a success.
+        let summary = Summary { ends, over: vec![15, 10], over_share: vec![0.15, 0.1], ..Summary::default() };
+        let p95 = Violation::new(&summary, 0);
+        assert_eq!(p95, Violation { share: 0.15, late: 6, refused: 6, failed: 3 });
+        assert_eq!(p95.text(), "15.00 % (6 late, 6 refused, 3 failed)");
+        assert_eq!(Violation::new(&summary, 1).late, 1, "one was given up");
+    }
 
     fn at(second: i64, wanted: i32, ready: i32) -> Replicas {
         Replicas { time: Timestamp::from_second(second).unwrap(), wanted, ready }

@@ -149,7 +149,12 @@ fn an_image_that_does_not_exist_leaves_the_last_good_one_serving() {
         };
         world.until(world::NAME, SOON, not_ready, "is Reconciling").await?;
         let (summary, _) = load.finish().await?;
-        ensure!(summary.failed == 0, "{} requests failed: {:?}", summary.failed, summary.failures);
+        ensure!(
+            summary.ends.unserved() == 0,
+            "{} requests failed: {:?}",
+            summary.ends.unserved(),
+            summary.failures
+        );
         world.patch(json!({ "image": Value::Null })).await?;
         world.until(world::NAME, SOON, sample::ready, "is Ready again").await?;
         world.until_ready_replicas(2, SOON).await

@@ -56,9 +56,9 @@ fn killing_the_operator_changes_nothing() {
             .await?;
         let (summary, _) = load.finish().await?;
         ensure!(
-            summary.failed == 0,
+            summary.ends.unserved() == 0,
             "{} of {} requests failed: {:?}",
-            summary.failed,
+            summary.ends.unserved(),
             summary.offered,
             summary.failures
         );
@@ -95,11 +95,11 @@ fn killing_a_pod_fails_only_what_was_on_it() {
         world.until_ready_replicas(3, SOON).await?;
         let (summary, seconds) = load.finish().await?;
         // A third of a second's load may have been under way on the pod, or been sent to it before the Service knew.
-        let failing = seconds.iter().filter(|second| second.failed > 0).count();
+        let failing = seconds.iter().filter(|second| second.ends.unserved() > 0).count();
         ensure!(
-            failing <= 3 && summary.failed <= 20,
+            failing <= 3 && summary.ends.unserved() <= 20,
             "{} requests failed over {failing} seconds: {:?}",
-            summary.failed,
+            summary.ends.unserved(),
             summary.failures
         );
         Ok(())
@@ -126,9 +126,9 @@ fn killing_redis_fails_no_request() {
             .await?;
         let (summary, _) = load.finish().await?;
         ensure!(
-            summary.failed == 0,
+            summary.ends.unserved() == 0,
             "{} of {} requests failed: {:?}",
-            summary.failed,
+            summary.ends.unserved(),
             summary.offered,
             summary.failures
         );

@@ -46,9 +46,9 @@ fn a_new_image_rolls_out_without_losing_the_scale_or_a_request() {
         let (summary, _) = load.finish().await?;
         watch.abort();
         ensure!(
-            summary.failed == 0,
+            summary.ends.unserved() == 0,
             "{} of {} requests failed: {:?}",
-            summary.failed,
+            summary.ends.unserved(),
             summary.offered,
             summary.failures
         );

@@ -1,5 +1,6 @@
 //! One suite for every database: what a store promises, whichever it is. Runs on Postgres when its URL is given.
 
+pub(super) mod crowd;
 mod keys;
 mod lists;
 mod posts;
@@ -10,16 +11,21 @@ use std::{env, num::NonZero, str::FromStr};
 use jiff::Timestamp;
 use tokio_postgres::NoTls;
 
-use super::{Created, Store, StoreError, StoreMetrics};
+use super::{Created, Limits, Store, StoreError, StoreMetrics};
 use crate::{
     config::Database,
+    overload::Patience,
     post::{self, Content, Post},
 };
 
 /// The server that the suite may use; `cargo xtask test` starts one and sets it.
 const POSTGRES_URL: &str = "PLIMSOLL_TEST_POSTGRES_URL";
 
-pub(super) const CONNECTIONS: NonZero<usize> = NonZero::new(3).unwrap();
+pub(super) const LIMITS: Limits = Limits {
+    connections: NonZero::new(3).unwrap(),
+    waiting: NonZero::new(1024).unwrap(),
+    patience: Patience::endless(),
+};
 
 #[tokio::test]
 async fn sqlite_in_memory_keeps_the_contract() {
@@ -48,9 +54,9 @@ async fn postgres_keeps_the_contract() {
 async fn an_unreachable_database_is_unavailable() {
     let metrics = StoreMetrics::new().unwrap();
     let nobody = Database::Postgres(Box::new("postgres://posts@127.0.0.1:1/posts".parse().unwrap()));
-    assert!(matches!(Store::open(&nobody, CONNECTIONS, &metrics).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(Store::open(&nobody, &LIMITS, &metrics).await, Err(StoreError::Unavailable(_))));
     let no_folder = Database::SqliteFile("/nonexistent/posts.db".into());
-    assert!(matches!(Store::open(&no_folder, CONNECTIONS, &metrics).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(Store::open(&no_folder, &LIMITS, &metrics).await, Err(StoreError::Unavailable(_))));
 }
 
 #[test]
@@ -67,7 +73,7 @@ fn migrations_have_the_same_numbers_on_every_database() {
 
 async fn suite(database: &Database) {
     let metrics = StoreMetrics::new().unwrap();
-    let store = Store::open(database, CONNECTIONS, &metrics).await.unwrap();
+    let store = Store::open(database, &LIMITS, &metrics).await.unwrap();
     store.ping().await.unwrap();
     posts::keeps(&store).await;
     lists::keeps(&store, &metrics).await;
@@ -86,7 +92,7 @@ async fn keeps_posts_for_the_next_process(database: &Database) {
 }
 
 pub(super) async fn open(database: &Database) -> Store {
-    Store::open(database, CONNECTIONS, &StoreMetrics::new().unwrap()).await.unwrap()
+    Store::open(database, &LIMITS, &StoreMetrics::new().unwrap()).await.unwrap()
 }
 
 async fn create(store: &Store, content: Content) -> Post {

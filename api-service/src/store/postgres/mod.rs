@@ -6,7 +6,7 @@ mod sql;
 #[cfg(test)]
 mod tests;
 
-use std::{num::NonZero, time::Duration};
+use std::time::Duration;
 
 use deadpool_postgres::{Client, GenericClient, Transaction};
 use jiff::Timestamp;
@@ -15,8 +15,8 @@ use tokio_postgres::{Config, IsolationLevel, Row, types::ToSql};
 
 use self::pool::{Pool, bounded, bounded_by, settle};
 use super::{
-    Columns, Conditional, Created, Filter, OLD_KEYS_PER_WRITE, Once, StoreError, StoreMetrics, keys_end,
-    metrics::Usage,
+    Columns, Conditional, Created, Filter, Limits, OLD_KEYS_PER_WRITE, Once, StoreError, StoreMetrics,
+    keys_end, metrics::Usage,
 };
 use crate::post::{Author, Content, Post};
 
@@ -33,13 +33,9 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A pool of at most `connections`. Does not connect.
-    pub(super) fn new(
-        config: &Config,
-        connections: NonZero<usize>,
-        metrics: &StoreMetrics,
-    ) -> Result<Self, StoreError> {
-        Ok(Self { pool: Pool::new(config, connections, metrics)? })
+    /// A pool within `limits`. Does not connect.
+    pub(super) fn new(config: &Config, limits: &Limits, metrics: &StoreMetrics) -> Result<Self, StoreError> {
+        Ok(Self { pool: Pool::new(config, limits, metrics)? })
     }
 
     pub(super) fn usage(&self) -> impl Fn() -> Vec<Usage> + Send + Sync + 'static {
@@ -64,7 +60,7 @@ impl Postgres {
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        let client = self.pool.client().await?;
+        let client = self.pool.client_unjudged().await?;
         let outcome = bounded_by(PING_MAX, async {
             let statement = self.pool.prepare(&client, &sql::PING).await?;
             Ok(client.execute(&statement, &[]).await.map(drop)?)

@@ -1,9 +1,6 @@
 //! Connections to Postgres: how many, how long anything may take, and what its errors mean. Knows no statement of ours.
 
-use std::{
-    num::NonZero,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::{
     Client, GenericClient, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime, TimeoutType,
@@ -12,15 +9,13 @@ use deadpool_postgres::{
 use tokio_postgres::{Config, NoTls, Statement, error::SqlState};
 
 use crate::store::{
-    Sql, StoreError, StoreMetrics,
-    metrics::{PoolMetrics, Usage},
+    Limits, Sql, StoreError, StoreMetrics,
+    metrics::Usage,
+    queue::{Queue, WAIT_MAX},
 };
 
 /// The pool's name among the metrics: reads and writes share it.
 const NAME: &str = "shared";
-
-/// How long a call waits for a connection before it is refused.
-const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// How long a new connection may take.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -40,16 +35,12 @@ const CALL_MAX: Duration = Duration::from_secs(6);
 pub(super) struct Pool {
     connections: deadpool_postgres::Pool,
     metrics: StoreMetrics,
-    waits: PoolMetrics,
+    queue: Arc<Queue>,
 }
 
 impl Pool {
-    /// A pool of at most `connections`. Does not connect.
-    pub(super) fn new(
-        config: &Config,
-        connections: NonZero<usize>,
-        metrics: &StoreMetrics,
-    ) -> Result<Self, StoreError> {
+    /// A pool within `limits`. Does not connect.
+    pub(super) fn new(config: &Config, limits: &Limits, metrics: &StoreMetrics) -> Result<Self, StoreError> {
         let mut config = config.clone();
         let options = config.get_options().unwrap_or_default();
         let options = format!("{options} -c statement_timeout={STATEMENT_MS_MAX}");
@@ -57,7 +48,7 @@ impl Pool {
         config.connect_timeout(CONNECT_MAX).tcp_user_timeout(UNACKNOWLEDGED_MAX);
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let pool = deadpool_postgres::Pool::builder(Manager::from_config(config, NoTls, recycling))
-            .max_size(connections.get())
+            .max_size(limits.connections.get())
             .timeouts(Timeouts {
                 wait: Some(WAIT_MAX),
                 create: Some(CONNECT_MAX),
@@ -66,17 +57,19 @@ impl Pool {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::Internal(Box::new(error)))?;
-        Ok(Self { connections: pool, metrics: metrics.clone(), waits: metrics.pool(NAME) })
+        let queue = Arc::new(Queue::new(limits, metrics.pool(NAME)));
+        Ok(Self { connections: pool, metrics: metrics.clone(), queue })
     }
 
-    /// A connection, waited for at most [`WAIT_MAX`], or [`CONNECT_MAX`] more when it is new.
+    /// A connection, when its turn comes in time; waited for at most [`WAIT_MAX`], or [`CONNECT_MAX`] more when it is new.
     pub(super) async fn client(&self) -> Result<Client, StoreError> {
-        let start = Instant::now();
-        let client = self.connections.get().await;
-        let in_time = !matches!(client, Err(PoolError::Timeout(TimeoutType::Wait)));
-        self.waits.waited(start, in_time);
-        client.map_err(|error| match error {
-            PoolError::Timeout(TimeoutType::Wait) => StoreError::Busy,
+        self.queue.pass(self.client_unjudged()).await
+    }
+
+    /// As [`Self::client`], for what is no load: it asks after the database also while requests are refused.
+    pub(super) async fn client_unjudged(&self) -> Result<Client, StoreError> {
+        self.connections.get().await.map_err(|error| match error {
+            PoolError::Timeout(TimeoutType::Wait) => StoreError::QueueAge,
             // While connecting, whatever goes wrong is the server's: it starts, is full, or knows no such user yet.
             error => StoreError::Unavailable(Box::new(error)),
         })

@@ -1,16 +1,21 @@
 //! How Postgres does what it is asked: its plans, its work, its limits. Runs when the test server's URL is given.
 
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZero,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::{Postgres, sql};
 use crate::{
     config::Database,
+    overload::Patience,
     post::Content,
     store::{
-        Created, Filter, Once, StoreError, StoreMetrics,
-        contract::{CONNECTIONS, open, postgres},
+        Created, Filter, Limits, Once, StoreError, StoreMetrics,
+        contract::{LIMITS, crowd, open, postgres},
         metrics::Usage,
     },
 };
@@ -166,10 +171,10 @@ fn buffers(plan: &str) -> u64 {
 #[tokio::test]
 async fn a_call_waits_for_a_connection_for_a_second_at_most() {
     let Some(Database::Postgres(config)) = postgres("store_pool").await else { return };
-    let store = Postgres::new(&config, CONNECTIONS, &StoreMetrics::new().unwrap()).unwrap();
+    let store = Postgres::new(&config, &LIMITS, &StoreMetrics::new().unwrap()).unwrap();
     let usage = store.usage();
     let mut held = Vec::new();
-    for _ in 0..CONNECTIONS.get() {
+    for _ in 0..LIMITS.connections.get() {
         held.push(store.pool.client().await.unwrap());
     }
     let start = Instant::now();
@@ -180,12 +185,49 @@ async fn a_call_waits_for_a_connection_for_a_second_at_most() {
         usage()[0]
     });
     let waited = start.elapsed();
-    assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::QueueAge)), "{refused:?}");
     assert!(waited >= Duration::from_secs(1) && waited < Duration::from_secs(5), "{waited:?}");
     assert_eq!(seen, Usage { pool: "shared", max: 3, in_use: 3, idle: 0, waiting: 1 });
     drop(held);
     store.ping().await.unwrap();
     assert_eq!(usage()[0], Usage { pool: "shared", max: 3, in_use: 0, idle: 3, waiting: 0 });
+}
+
+#[tokio::test]
+async fn twice_what_the_connections_carry_keeps_the_goodput() {
+    let Some(Database::Postgres(config)) = postgres("store_crowd").await else { return };
+    let two = Limits { connections: NonZero::new(2).unwrap(), patience: crowd::PATIENCE, ..LIMITS };
+    let store = Arc::new(Postgres::new(&config, &two, &StoreMetrics::new().unwrap()).unwrap());
+    let sleep = format!("SELECT pg_sleep({})", crowd::WORK.as_secs_f64());
+    crowd::two_connections_keep_their_goodput(|| {
+        let (store, sleep) = (Arc::clone(&store), sleep.clone());
+        async move {
+            let client = store.pool.client().await?;
+            client.batch_execute(&sleep).await.map_err(StoreError::from)
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_watch_on_the_database_is_not_refused_for_load() {
+    let Some(Database::Postgres(config)) = postgres("store_watch").await else { return };
+    // Any wait is too long, and has been for long enough at once.
+    let patience = Patience { target: Duration::ZERO, interval: Duration::ZERO };
+    let one = Limits { connections: NonZero::<usize>::MIN, patience, ..LIMITS };
+    let store = Postgres::new(&config, &one, &StoreMetrics::new().unwrap()).unwrap();
+    let held = store.pool.client().await.unwrap();
+    let first = store.pool.client();
+    let ping = store.ping();
+    let last = store.pool.client();
+    tokio::pin!(first, ping, last);
+    assert!(futures::poll!(first.as_mut()).is_pending());
+    assert!(futures::poll!(ping.as_mut()).is_pending());
+    assert!(futures::poll!(last.as_mut()).is_pending());
+    drop(held);
+    assert!(matches!(first.await, Err(StoreError::QueueAge)));
+    ping.await.unwrap();
+    assert!(last.await.is_ok());
 }
 
 #[tokio::test]
@@ -209,8 +251,8 @@ async fn a_key_that_another_transaction_works_on_is_in_progress_at_once() {
 #[tokio::test]
 async fn a_connection_that_leads_to_a_read_only_server_is_not_used_again() {
     let Some(Database::Postgres(config)) = postgres("store_failover").await else { return };
-    let one = std::num::NonZero::<usize>::MIN;
-    let store = Postgres::new(&config, one, &StoreMetrics::new().unwrap()).unwrap();
+    let one = Limits { connections: NonZero::<usize>::MIN, ..LIMITS };
+    let store = Postgres::new(&config, &one, &StoreMetrics::new().unwrap()).unwrap();
     store.migrate().await.unwrap();
     // As one to a primary that has become a replica; a new connection would find the new primary.
     let client = store.pool.client().await.unwrap();

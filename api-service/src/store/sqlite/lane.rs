@@ -1,25 +1,19 @@
 //! Connections to one SQLite database, each used on a blocking thread. Knows no statement of ours.
 
 use std::{
-    num::NonZero,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use rusqlite::{CachedStatement, Connection, ErrorCode};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use crate::store::{
-    Sql, StoreError, StoreMetrics,
-    metrics::{PoolMetrics, Usage},
+    Limits, Sql, StoreError, StoreMetrics,
+    metrics::Usage,
+    queue::{Queue, WAIT_MAX},
 };
-
-/// How long a call waits for a connection before it is refused.
-const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// How long SQLite waits for another process' lock.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -35,43 +29,41 @@ pub(super) struct Lane {
     max: usize,
     idle: Arc<Mutex<Vec<Connection>>>,
     places: Arc<Semaphore>,
-    waiting: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
     metrics: StoreMetrics,
-    waits: PoolMetrics,
 }
 
 impl Lane {
-    /// At most `places` connections to the file, or to memory of their own each.
+    /// Connections within `limits` to the file, or to memory of their own each.
     pub(super) fn new(
         name: &'static str,
         path: Option<PathBuf>,
-        places: NonZero<usize>,
+        limits: &Limits,
         metrics: &StoreMetrics,
     ) -> Self {
         Self {
             name,
             path,
-            max: places.get(),
+            max: limits.connections.get(),
             idle: Arc::default(),
-            places: Arc::new(Semaphore::new(places.get())),
-            waiting: Arc::default(),
+            places: Arc::new(Semaphore::new(limits.connections.get())),
+            queue: Arc::new(Queue::new(limits, metrics.pool(name))),
             metrics: metrics.clone(),
-            waits: metrics.pool(name),
         }
     }
 
-    /// Runs `query` on a blocking thread. It runs to its end also when the returned future is dropped.
+    /// Runs `query` on a blocking thread when its turn comes in time. It runs to its end also when the returned future is dropped.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         query: impl FnOnce(&mut Connection, &StoreMetrics) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let start = Instant::now();
-        let place = {
-            let _waiting = Waiting::new(&self.waiting);
-            timeout(WAIT_MAX, Arc::clone(&self.places).acquire_owned()).await
+        let place = async {
+            match timeout(WAIT_MAX, Arc::clone(&self.places).acquire_owned()).await {
+                Ok(Ok(place)) => Ok(place),
+                _ => Err(StoreError::QueueAge),
+            }
         };
-        self.waits.waited(start, place.is_ok());
-        let Ok(Ok(place)) = place else { return Err(StoreError::Busy) };
+        let place = self.queue.pass(place).await?;
         let lane = self.clone();
         let outcome = spawn_blocking(move || {
             let idle = lane.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -98,24 +90,8 @@ impl Lane {
             max: self.max,
             in_use: self.max.saturating_sub(self.places.available_permits()),
             idle: self.idle.lock().unwrap_or_else(PoisonError::into_inner).len(),
-            waiting: self.waiting.load(Ordering::Relaxed),
+            waiting: self.queue.waiting(),
         }
-    }
-}
-
-/// Counts a call among those that wait, also when it is given up.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -15,8 +15,8 @@ use rusqlite::{
 
 use self::lane::{Lane, prepare};
 use super::{
-    Columns, Conditional, Created, Filter, OLD_KEYS_PER_WRITE, Once, StoreError, StoreMetrics, keys_end,
-    metrics::Usage,
+    Columns, Conditional, Created, Filter, Limits, OLD_KEYS_PER_WRITE, Once, StoreError, StoreMetrics,
+    keys_end, metrics::Usage,
 };
 use crate::post::{Author, Content, Post};
 
@@ -29,15 +29,15 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Posts in a file, made on first use; read over at most `readers` connections at once.
-    pub(super) fn file(path: &Path, readers: NonZero<usize>, metrics: &StoreMetrics) -> Self {
-        let lane = |name, places| Lane::new(name, Some(path.to_owned()), places, metrics);
-        Self { writer: lane("writer", NonZero::<usize>::MIN), readers: Some(lane("readers", readers)) }
+    /// Posts in a file, made on first use; read over as many connections as `limits` say, written over one.
+    pub(super) fn file(path: &Path, limits: &Limits, metrics: &StoreMetrics) -> Self {
+        let lane = |name, limits: &Limits| Lane::new(name, Some(path.to_owned()), limits, metrics);
+        Self { writer: lane("writer", &one_of(limits)), readers: Some(lane("readers", limits)) }
     }
 
     /// Posts in memory.
-    pub(super) fn memory(metrics: &StoreMetrics) -> Self {
-        Self { writer: Lane::new("writer", None, NonZero::<usize>::MIN, metrics), readers: None }
+    pub(super) fn memory(limits: &Limits, metrics: &StoreMetrics) -> Self {
+        Self { writer: Lane::new("writer", None, &one_of(limits), metrics), readers: None }
     }
 
     pub(super) fn usage(&self) -> impl Fn() -> Vec<Usage> + Send + Sync + 'static {
@@ -150,6 +150,11 @@ impl Sqlite {
             })
             .await
     }
+}
+
+/// The same limits with a single connection.
+fn one_of(limits: &Limits) -> Limits {
+    Limits { connections: NonZero::<usize>::MIN, ..*limits }
 }
 
 /// Takes the write lock at once: a transaction that begins by reading could not wait for it later.

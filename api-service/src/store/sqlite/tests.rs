@@ -1,6 +1,7 @@
 //! How SQLite does what it is asked: its plans, its work, its statements, its limits.
 
 use std::{
+    num::NonZero,
     sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
@@ -11,10 +12,14 @@ use rusqlite::{
 };
 
 use super::{Sqlite, migrate, sql};
-use crate::store::{Columns, Filter, StoreError, StoreMetrics, metrics::Usage};
+use crate::store::{
+    Columns, Filter, Limits, StoreError, StoreMetrics,
+    contract::{LIMITS, crowd},
+    metrics::Usage,
+};
 
 const EVERYTHING: Columns = Columns { body: true, tags: true };
-const CONNECTIONS: std::num::NonZero<usize> = std::num::NonZero::new(2).unwrap();
+const TWO: Limits = Limits { connections: NonZero::new(2).unwrap(), ..LIMITS };
 
 /// Some thousand posts of ten authors, each with three of ten tags of fifty.
 const FILL: &str = "
@@ -171,7 +176,7 @@ async fn a_page_of_any_length_is_one_statement() {
 async fn a_call_waits_for_a_connection_for_a_second_at_most() {
     let folder = tempfile::tempdir().unwrap();
     let metrics = StoreMetrics::new().unwrap();
-    let store = Sqlite::file(&folder.path().join("posts.db"), CONNECTIONS, &metrics);
+    let store = Sqlite::file(&folder.path().join("posts.db"), &TWO, &metrics);
     store.migrate().await.unwrap();
     let usage = store.usage();
     let (release, held) = mpsc::channel::<()>();
@@ -189,7 +194,7 @@ async fn a_call_waits_for_a_connection_for_a_second_at_most() {
         tokio::task::yield_now().await;
     }
     let start = Instant::now();
-    assert!(matches!(store.ping().await, Err(StoreError::Busy)));
+    assert!(matches!(store.ping().await, Err(StoreError::QueueAge)));
     let waited = start.elapsed();
     assert!(waited >= Duration::from_secs(1) && waited < Duration::from_secs(5), "{waited:?}");
     // The writer is another lane: it is not held up.
@@ -203,8 +208,26 @@ async fn a_call_waits_for_a_connection_for_a_second_at_most() {
     assert_eq!((usage()[1].in_use, usage()[1].idle), (0, 2));
 }
 
+#[tokio::test]
+async fn twice_what_the_connections_carry_keeps_the_goodput() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits { patience: crowd::PATIENCE, ..TWO };
+    let store = Sqlite::file(&folder.path().join("posts.db"), &limits, &StoreMetrics::new().unwrap());
+    crowd::two_connections_keep_their_goodput(|| {
+        let lane = store.readers().clone();
+        async move {
+            lane.run(|_, _| {
+                std::thread::sleep(crowd::WORK);
+                Ok(())
+            })
+            .await
+        }
+    })
+    .await;
+}
+
 async fn filled(fill: &'static str) -> Sqlite {
-    let store = Sqlite::memory(&StoreMetrics::new().unwrap());
+    let store = Sqlite::memory(&LIMITS, &StoreMetrics::new().unwrap());
     store.migrate().await.unwrap();
     store.writer.run(|connection, _| connection.execute_batch(fill)).await.unwrap();
     store
