@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json,
-    extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
@@ -81,8 +81,10 @@ pub async fn read(
     State(state): State<Arc<AppState>>,
     PostId(id): PostId,
     Parameters(query): Parameters<fields::Query>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, ApiError> {
+    // Taken and not copied, as the extractor of headers would.
+    let (Parts { headers, .. }, _) = request.into_parts();
     let fields = query.fields()?;
     let read = || {
         let state = Arc::clone(&state);
@@ -156,7 +158,7 @@ fn in_part(post: &Representation, fields: Fields) -> Result<Representation, ApiE
     let internal = |error: serde_json::Error| ApiError::Internal { cause: error.to_string() };
     let post: Post = serde_json::from_slice(post.json()).map_err(internal)?;
     let json = serde_json::to_vec(&View { post: &post, fields }).map_err(internal)?;
-    Ok(Representation::new(json.into(), format!("{}.{fields}", post::tag(post.version))))
+    Ok(Representation::new(json.into(), &format!("{}.{fields}", post::tag(post.version))))
 }
 
 fn created_post(post: &Post) -> Response {
