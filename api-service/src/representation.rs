@@ -200,7 +200,7 @@ mod tests {
 
     fn named(lines: &[&'static str], current: &'static str) -> Option<bool> {
         let lines = lines.iter().map(|line| (header::IF_NONE_MATCH, HeaderValue::from_static(line)));
-        unchanged(&HeaderMap::from_iter(lines), Some(&HeaderValue::from_static(current))).ok()
+        unchanged(&lines.collect::<HeaderMap>(), Some(&HeaderValue::from_static(current))).ok()
     }
 
     #[test]
