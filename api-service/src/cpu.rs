@@ -77,9 +77,9 @@ impl CpuPool {
         Self { queue: sender, age_max, gate, started: Instant::now(), behind_until_ms: Arc::default() }
     }
 
-    /// Whether jobs lately had to wait so long that clients had better try another replica.
-    pub fn behind(&self) -> bool {
-        millis(self.started.elapsed()) < self.behind_until_ms.load(Ordering::Relaxed)
+    /// Whether jobs lately, as of `now`, had to wait so long that clients had better try another replica.
+    pub fn behind(&self, now: Instant) -> bool {
+        millis(now.saturating_duration_since(self.started)) < self.behind_until_ms.load(Ordering::Relaxed)
     }
 
     /// Runs `job` on a worker and waits for its result.
@@ -278,7 +278,7 @@ mod tests {
     async fn is_behind_for_a_while_after_a_job_had_to_wait() {
         let pool = Arc::new(pool(Duration::MAX));
         assert_eq!(pool.run(|_| ()).await, Ok(()));
-        assert!(!pool.behind());
+        assert!(!pool.behind(Instant::now()));
         let (release, first) = occupy(&pool).await;
         let second = pool.run(|_| ());
         tokio::pin!(second);
@@ -289,7 +289,7 @@ mod tests {
         }
         drop(release);
         assert_eq!((second.await, first.await.unwrap()), (Ok(()), Ok(())));
-        assert!(pool.behind());
+        assert!(pool.behind(Instant::now()));
     }
 
     #[tokio::test]

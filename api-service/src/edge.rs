@@ -109,7 +109,7 @@ fn request_id(headers: &HeaderMap, trace: TraceContext) -> HeaderValue {
         (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
     };
     headers.get(REQUEST_ID).filter(acceptable).cloned().unwrap_or_else(|| {
-        HeaderValue::try_from(trace.trace.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        HeaderValue::from_bytes(&trace.trace.digits()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
     })
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`config`], [`router`], [`edge`] and [`admission`] (what every request passes), [`routes`], [`store`] and
 //! [`cache`] (where posts live), [`cpu`] (work that must not block the event loop), [`overload`] (what is refused),
-//! [`server`], [`arrival`], [`head`] and [`shutdown`] (connections, when requests came in and how slowly they may, and how it
-//! all ends).
+//! [`server`], [`arrival`], [`head`], [`head_timer`] and [`shutdown`] (connections, when requests came in and how slowly they
+//! may, and how it all ends).
 
 pub mod admission;
 pub mod arrival;
@@ -22,6 +22,7 @@ pub mod error;
 pub mod extract;
 pub mod fields;
 pub mod head;
+pub mod head_timer;
 pub mod health;
 pub mod idempotency;
 pub mod limits;
@@ -45,7 +46,7 @@ pub mod store;
 pub mod telemetry;
 pub mod trace_context;
 
-use std::{net::SocketAddr, num::NonZero, sync::Arc, time::Instant};
+use std::{net::SocketAddr, num::NonZero, sync::Arc};
 
 use tokio::net::TcpListener;
 
@@ -109,7 +110,7 @@ pub async fn serve(listener: TcpListener, config: Config, lifecycle: Arc<Lifecyc
     let lag = tokio::spawn(metrics::watch_event_loop(state.metrics.event_loop_lag.clone()));
     let crowded: server::Crowded = Arc::new({
         let state = Arc::clone(&state);
-        move || state.cpu.behind() || state.overload.shedding(Instant::now())
+        move |now| state.cpu.behind(now) || state.overload.shedding(now)
     });
     let outcome = server::run(listener, router::build(state), &lifecycle, &limits, &crowded).await;
     database.abort();

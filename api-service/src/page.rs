@@ -1,7 +1,5 @@
 //! A page of posts: read from a query, loaded by one statement, answered newest first. Never asks a cache.
 
-use std::fmt;
-
 use axum::{
     extract::{FromRequestParts, Query},
     http::{Uri, request::Parts},
@@ -66,15 +64,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Request {
     }
 }
 
-/// The same text for every way of asking for the same page, and for no other page.
-impl fmt::Display for Request {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { limit, filter, before, fields } = self;
-        write!(f, "{filter}&limit={limit}&fields={fields}")?;
-        before.map_or(Ok(()), |id| write!(f, "&before={id}"))
-    }
-}
-
 /// A page of posts, newest first.
 #[derive(Debug, Clone)]
 pub struct Page {
@@ -133,6 +122,8 @@ fn parse_tag(text: String) -> Result<String, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn request(query: &str) -> Request {
@@ -143,18 +134,16 @@ mod tests {
     fn every_way_of_asking_for_a_page_is_the_same_request() {
         let plain = request("");
         for query in ["limit=20", "limit=%32%30", "fields=id,title,author,tags,version,createdAt,updatedAt"] {
-            assert_eq!((&plain, plain.to_string()), (&request(query), request(query).to_string()));
+            assert_eq!(plain, request(query), "{query}");
         }
     }
 
     #[test]
-    fn requests_for_other_pages_are_written_otherwise() {
+    fn requests_for_other_pages_are_other_requests() {
         let after = cursor::encode(7, &Filter::default());
         let queries = ["", "limit=1", "author=1", "tag=a", "author=1&tag=a", "fields=id"];
-        let mut written: Vec<_> = queries.iter().map(|query| request(query).to_string()).collect();
-        written.push(request(&format!("after={after}")).to_string());
-        written.sort();
-        written.dedup();
-        assert_eq!(written.len(), queries.len() + 1, "{written:?}");
+        let mut requests: HashSet<_> = queries.iter().map(|query| request(query)).collect();
+        requests.insert(request(&format!("after={after}")));
+        assert_eq!(requests.len(), queries.len() + 1, "{requests:?}");
     }
 }

@@ -17,7 +17,6 @@ use std::{
 
 use axum::{Router, body::Body, http::HeaderValue, response::Response};
 use hyper::{body::Incoming, header, server::conn::http1};
-use hyper_util::rt::TokioTimer;
 use rand::Rng;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -29,6 +28,7 @@ use tower::Service;
 use crate::{
     arrival::{self, LastRead, Stamped},
     head::{Punctual, Turn},
+    head_timer::HeadTimer,
     rate_limit::Peer,
     shutdown::Lifecycle,
 };
@@ -91,8 +91,8 @@ pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(LISTEN_BACKLOG)
 }
 
-/// Tells whether this replica is so far behind that its clients had better try another one.
-pub type Crowded = Arc<dyn Fn() -> bool + Send + Sync>;
+/// Tells whether this replica is, at that moment, so far behind that its clients had better try another one.
+pub type Crowded = Arc<dyn Fn(Instant) -> bool + Send + Sync>;
 
 /// Serves `router` on `listener` until `lifecycle` is closing and every connection has ended, or the deadline has passed.
 ///
@@ -112,6 +112,12 @@ pub async fn run(
     }
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(limits.connections_max.get() as usize));
+    let shared = Arc::new(Shared {
+        router,
+        lifecycle: Arc::clone(lifecycle),
+        places: Arc::clone(&places),
+        crowded: Arc::clone(crowded),
+    });
     let mut closing = pin!(lifecycle.closing());
     let start = |stream, peer, place| {
         // Answers are written whole: waiting for more to send would only add latency.
@@ -120,11 +126,8 @@ pub async fn run(
         }
         let stream = Stamped::new(stream);
         let connection = Connection {
-            router: router.clone(),
+            shared: Arc::clone(&shared),
             peer,
-            lifecycle: Arc::clone(lifecycle),
-            places: Arc::clone(&places),
-            crowded: Arc::clone(crowded),
             closes_at: Instant::now() + jittered(limits.connection_max_age),
             last_read: stream.last_read(),
             used: Arc::default(),
@@ -191,11 +194,11 @@ async fn serve(
     connection: Connection,
     idle_timeout: Duration,
 ) {
-    let lifecycle = Arc::clone(&connection.lifecycle);
+    let lifecycle = Arc::clone(&connection.shared.lifecycle);
     let used = Arc::clone(&connection.used);
     let mut http = pin!(
         http1::Builder::new()
-            .timer(TokioTimer::new())
+            .timer(HeadTimer::default())
             .header_read_timeout(idle_timeout)
             .max_buf_size(BUFFER_BYTES_MAX)
             .serve_connection(stream, connection)
@@ -226,18 +229,33 @@ fn jittered(age: Duration) -> Duration {
     age.mul_f64(rand::rng().random_range(1.0 - AGE_JITTER..=1.0 + AGE_JITTER))
 }
 
-/// One connection's view of the router: it says when each request arrived and on which response the connection ends.
+/// One connection's view of the service: it says when each request arrived and on which response the connection ends.
 struct Connection {
-    router: Router,
+    shared: Arc<Shared>,
     peer: Peer,
-    lifecycle: Arc<Lifecycle>,
-    places: Arc<Semaphore>,
-    crowded: Crowded,
     closes_at: Instant,
     last_read: LastRead,
     /// Whether a request has come.
     used: Arc<AtomicBool>,
     turn: Turn,
+}
+
+/// What all connections look at.
+struct Shared {
+    router: Router,
+    lifecycle: Arc<Lifecycle>,
+    places: Arc<Semaphore>,
+    crowded: Crowded,
+}
+
+impl Shared {
+    /// Whether a connection that closes at `closes_at` at the latest ends behind a response that is ready at `now`.
+    fn ends(&self, closes_at: Instant, now: Instant) -> bool {
+        now >= closes_at
+            || self.lifecycle.draining()
+            || self.places.available_permits() == 0
+            || (self.crowded)(now)
+    }
 }
 
 impl hyper::service::Service<hyper::Request<Incoming>> for Connection {
@@ -251,18 +269,15 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Connection {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.last_read.arrival());
         request.extensions_mut().insert(self.peer);
-        let answer = self.router.clone().call(request);
-        let lifecycle = Arc::clone(&self.lifecycle);
-        let places = Arc::clone(&self.places);
-        let crowded = Arc::clone(&self.crowded);
+        let answer = self.shared.router.clone().call(request);
+        let shared = Arc::clone(&self.shared);
         let turn = self.turn.clone();
         let closes_at = self.closes_at;
         Box::pin(async move {
             let mut response = answer.await?;
             turn.end();
             // Decided when the answer is ready, so that a stop during a long request ends its connection too.
-            let old = Instant::now() >= closes_at;
-            if old || lifecycle.draining() || places.available_permits() == 0 || crowded() {
+            if shared.ends(closes_at, Instant::now()) {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response)

@@ -54,7 +54,7 @@ struct Source {
 }
 
 fn render(post: &Representation) -> Result<Bytes, ApiError> {
-    let source: Source = serde_json::from_slice(post.json())
+    let source: Source = serde_json::from_slice(post.body())
         .map_err(|error| ApiError::Internal { cause: format!("read a post of our own: {error}") })?;
     Ok(markdown::to_html(&source.body).into())
 }

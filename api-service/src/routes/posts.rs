@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json,
-    extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
@@ -78,8 +78,10 @@ pub async fn read(
     State(state): State<Arc<AppState>>,
     PostId(id): PostId,
     Parameters(query): Parameters<fields::Query>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, ApiError> {
+    // Taken and not copied, as the extractor of headers would.
+    let (Parts { headers, .. }, _) = request.into_parts();
     let fields = query.fields()?;
     let mut post = find(&state, id).await?;
     if let Some(fields) = fields {
@@ -156,9 +158,9 @@ async fn finish<T: Send + 'static>(
 /// The post with some of its fields, under a tag of its own.
 fn in_part(post: &Representation, fields: Fields) -> Result<Representation, ApiError> {
     let internal = |error: serde_json::Error| ApiError::Internal { cause: error.to_string() };
-    let post: Post = serde_json::from_slice(post.json()).map_err(internal)?;
+    let post: Post = serde_json::from_slice(post.body()).map_err(internal)?;
     let json = serde_json::to_vec(&View { post: &post, fields }).map_err(internal)?;
-    Ok(Representation::new(json.into(), format!("{}.{fields}", post::tag(post.version))))
+    Ok(Representation::new(json.into(), &format!("{}.{fields}", post::tag(post.version))))
 }
 
 fn created_post(post: &Post) -> Response {

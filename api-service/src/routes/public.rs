@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::State,
-    http::{HeaderMap, HeaderValue},
+    extract::{Request, State},
+    http::{HeaderValue, request::Parts},
     response::Response,
 };
 
@@ -21,17 +21,18 @@ const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=60,
 pub async fn list(
     State(state): State<Arc<AppState>>,
     request: page::Request,
-    headers: HeaderMap,
+    http: Request,
 ) -> Result<Response, ApiError> {
-    let key = request.to_string();
+    // Taken and not copied, as the extractor of headers would.
+    let (Parts { headers, .. }, _) = http.into_parts();
     let read = || {
-        let state = Arc::clone(&state);
+        let (state, request) = (Arc::clone(&state), request.clone());
         async move {
             let page = page::load(state.store()?, &request).await?;
             let json = serde_json::to_vec(&page);
             json.map(Into::into).map_err(|error| ApiError::Internal { cause: error.to_string() })
         }
     };
-    let page = state.cache.page(&key, read).await?;
+    let page = state.cache.page(&request, read).await?;
     page.answer(&headers, CACHE_CONTROL, &state.cpu).await
 }

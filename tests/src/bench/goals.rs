@@ -44,7 +44,7 @@ pub fn goals(results: &Results) -> Vec<Goal> {
                 .map(|p99| p99.median)
         };
         let fraction = p99(Server::Plimsoll).and_then(|plimsoll| ratio(plimsoll, p99(Server::Express)?));
-        let text = format!("{}: p99 at 80 % of Express's capacity at most 0.2× Express's", case.title());
+        let text = format!("{}: p99 at 80 % of what Express sustains at most 0.2× Express's", case.title());
         goals.push(at_most(text, 0.2, fraction));
     }
     let memory = |server| results.memory(server).map(|memory| memory.median);

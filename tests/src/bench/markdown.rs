@@ -122,7 +122,7 @@ fn latencies(out: &mut String, results: &Results) {
         "### Latency in milliseconds, open loop\n\n| case | at | requests a second | | p50 | p95 | p99 | p99.9 | failed | generator late, p99 |\n|---|---|---|---|---|---|---|---|---|---|"
     );
     let rates = [
-        (Rate::Equal, "80 % of Express's capacity"),
+        (Rate::Equal, "80 % of what Express sustains"),
         (Rate::OwnHalf, "50 % of its own capacity"),
         (Rate::OwnMost, "80 % of its own capacity"),
     ];
@@ -288,11 +288,11 @@ mod tests {
             "| Plimsoll | 22.0 (20.0–24.0) | – |",
             "| Express 5 | 330.0 (300.0–360.0), 15.00× | – |",
             "nginx, constants, **invalid**: not kept up | ",
-            "| `/health` | 80 % of Express's capacity | 2000 | Plimsoll | 0.14 (0.12–0.15) |",
+            "| `/health` | 80 % of what Express sustains | 2000 | Plimsoll | 0.14 (0.12–0.15) |",
             "| Express 5 | 300.0, 15.00× | 3333, 0.07× | 300.0, 15.00× |",
             "nginx, constants not offered (asked for br, it sends no coding).",
             "| `/health`: at least 12× less CPU a request than Express | 15.0× | met |",
-            "| `/health`: p99 at 80 % of Express's capacity at most 0.2× Express's | 0.10× | met |",
+            "| `/health`: p99 at 80 % of what Express sustains at most 0.2× Express's | 0.10× | met |",
             "| list, gzip: at least 40× less CPU a request than Express | – | not measured |",
         ] {
             assert!(text.contains(expected), "{expected}\n\n{text}");

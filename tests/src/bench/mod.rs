@@ -16,6 +16,7 @@ pub mod results;
 pub mod rivals;
 pub mod server;
 pub mod stats;
+pub mod sustained;
 pub mod usage;
 
 use std::collections::BTreeMap;
@@ -194,8 +195,10 @@ fn estimate(settings: &Settings, taken: &impl Fn(Server, Case) -> bool) -> u64 {
         let case = settings.warmup_seconds + settings.seconds + open_loops * (settings.seconds + 2);
         if cases == 0 { 0 } else { START_SECONDS + settings.baseline_seconds + cases * case }
     };
-    let capacities = 2 * Case::ALL.len() as u64 * (CAPACITY_SECONDS + settings.warmup_seconds);
-    let probes = Server::ALL.len() as u64 * START_SECONDS + capacities;
+    let cases = Case::ALL.into_iter().filter(|case| taken(Server::Express, *case)).count() as u64;
+    let closed = 2 * (CAPACITY_SECONDS + settings.warmup_seconds);
+    let sustained = sustained::TRIES_USUAL * (settings.seconds + 2);
+    let probes = Server::ALL.len() as u64 * START_SECONDS + cases * (closed + sustained);
     probes + u64::from(settings.rounds) * Server::ALL.into_iter().map(of).sum::<u64>()
 }
 
@@ -221,7 +224,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// Finds out what a server offers, and of Express and Plimsoll how much of it they can carry.
+    /// Finds out what a server offers, of Express and Plimsoll how much of it they can carry in a closed loop, and of
+    /// Express also in an open one: it is where the rates come from at which all are compared.
     async fn probe(&mut self, server: Server, cases: &[Case]) -> Result<()> {
         let needed = matches!(server, Server::Plimsoll | Server::Express);
         let serving = match self.stage.start(server).await {
@@ -246,7 +250,17 @@ impl Bench {
                         };
                         load(self.results.settings.warmup_seconds).await?;
                         let requests_per_second = load(CAPACITY_SECONDS).await?.requests_per_second;
-                        self.results.capacities.push(Capacity { server, case, requests_per_second });
+                        let sustained_per_second = if server == Server::Express {
+                            let seconds = self.results.settings.seconds;
+                            let load = async |rate| {
+                                measure::open(&self.stage, &serving, &paths, &offer, rate, seconds).await
+                            };
+                            sustained::highest(requests_per_second, load).await?
+                        } else {
+                            None
+                        };
+                        let capacity = Capacity { server, case, requests_per_second, sustained_per_second };
+                        self.results.capacities.push(capacity);
                     }
                     self.offers.insert((server, case), offer);
                 }
@@ -307,12 +321,13 @@ impl Bench {
     fn rates(&self, server: Server, case: Case) -> Vec<(Rate, f64)> {
         let capacity = |of: Server| {
             let known = &self.results.capacities;
-            let found = known.iter().find(|capacity| (capacity.server, capacity.case) == (of, case));
-            found.map(|capacity| capacity.requests_per_second)
+            known.iter().find(|capacity| (capacity.server, capacity.case) == (of, case))
         };
+        let express = capacity(Server::Express).and_then(|express| express.sustained_per_second);
         let mut rates: Vec<(Rate, f64)> =
-            capacity(Server::Express).map(|express| (Rate::Equal, 0.8 * express)).into_iter().collect();
+            express.map(|sustained| (Rate::Equal, 0.8 * sustained)).into_iter().collect();
         if let Some(own) = capacity(Server::Plimsoll).filter(|_| server == Server::Plimsoll) {
+            let own = own.requests_per_second;
             rates.extend([(Rate::OwnHalf, 0.5 * own), (Rate::OwnMost, 0.8 * own)]);
         }
         rates

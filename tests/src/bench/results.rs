@@ -16,7 +16,7 @@ use super::usage::Memory;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Rate {
-    /// At the same rate for every server: 80 % of what Express can.
+    /// At the same rate for every server: 80 % of what Express sustains in an open loop.
     Equal,
     /// At half of what Plimsoll can.
     OwnHalf,
@@ -114,14 +114,13 @@ pub struct Results {
     pub settings: Settings,
     /// What each server offers.
     pub probes: Vec<Probed>,
-    /// Requests a second that Express and Plimsoll were found to answer before the rounds, from which the open loops'
-    /// rates come.
+    /// What Express and Plimsoll were found to carry before the rounds, from which the open loops' rates come.
     pub capacities: Vec<Capacity>,
     /// Every round's numbers.
     pub runs: Vec<Run>,
 }
 
-/// What a server was found to answer.
+/// What a server was found to carry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Capacity {
@@ -129,8 +128,12 @@ pub struct Capacity {
     pub server: Server,
     /// In which case.
     pub case: Case,
-    /// How many.
+    /// Requests that it answered a second in a closed loop.
     pub requests_per_second: f64,
+    /// Requests a second that it kept up with in an open loop, of those rates that were tried; absent when it kept up with
+    /// none, and where it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sustained_per_second: Option<f64>,
 }
 
 impl Results {
