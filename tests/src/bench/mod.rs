@@ -36,7 +36,7 @@ use self::content::Content;
 use self::machine::Machine;
 use self::probe::Offer;
 use self::results::{Capacity, Found, Probed, Rate, Results, Run, Settings};
-use self::server::{Server, Stage};
+use self::server::{Server, Serving, Stage};
 use crate::progress::{note, step};
 use crate::{bench_latency, host, paths};
 
@@ -298,11 +298,8 @@ impl Bench {
                 Ok(closed) => Found::Closed { case, closed },
                 Err(error) => failed(case, &error),
             });
-            for (at, rate) in self.rates(server, case) {
-                found.push(match measure::open(&self.stage, &serving, &paths, offer, rate, seconds).await {
-                    Ok(open) => Found::Open { case, at, open },
-                    Err(error) => failed(case, &error),
-                });
+            if let Some(rate) = self.equal_rate(case) {
+                found.push(self.open(&serving, case, offer, Rate::Equal, rate).await);
             }
         }
         if let Some(offer) = self.offers.get(&(server, Case::Health)) {
@@ -312,25 +309,44 @@ impl Bench {
                 Err(error) => failed(Case::Health, &error),
             });
         }
+        // Before what only some servers have to bear.
         found.push(Found::Memory(usage::memory(serving.running.id())?));
+        let offers = self.offers.iter().filter(|((of, _), _)| *of == server);
+        for (&(_, case), offer) in offers {
+            for (at, rate) in self.own_rates(server, case) {
+                found.push(self.open(&serving, case, offer, at, rate).await);
+            }
+        }
         self.results.runs.extend(found.into_iter().map(|found| Run { round, server, found }));
         Ok(())
     }
 
-    /// The rates of a server's open loops, in requests a second.
-    fn rates(&self, server: Server, case: Case) -> Vec<(Rate, f64)> {
-        let capacity = |of: Server| {
-            let known = &self.results.capacities;
-            known.iter().find(|capacity| (capacity.server, capacity.case) == (of, case))
-        };
-        let express = capacity(Server::Express).and_then(|express| express.sustained_per_second);
-        let mut rates: Vec<(Rate, f64)> =
-            express.map(|sustained| (Rate::Equal, 0.8 * sustained)).into_iter().collect();
-        if let Some(own) = capacity(Server::Plimsoll).filter(|_| server == Server::Plimsoll) {
-            let own = own.requests_per_second;
-            rates.extend([(Rate::OwnHalf, 0.5 * own), (Rate::OwnMost, 0.8 * own)]);
+    /// Measures an open loop of `rate` requests a second.
+    async fn open(&self, serving: &Serving, case: Case, offer: &Offer, at: Rate, rate: f64) -> Found {
+        let (paths, seconds) = (case.paths(&self.content), self.results.settings.seconds);
+        match measure::open(&self.stage, serving, &paths, offer, rate, seconds).await {
+            Ok(open) => Found::Open { case, at, open },
+            Err(error) => failed(case, &error),
         }
-        rates
+    }
+
+    /// What one server was found to carry in a case before the rounds.
+    fn capacity(&self, server: Server, case: Case) -> Option<&Capacity> {
+        self.results.capacities.iter().find(|capacity| (capacity.server, capacity.case) == (server, case))
+    }
+
+    /// The rate of every server's open loop in a case, in requests a second; none if Express sustains none.
+    fn equal_rate(&self, case: Case) -> Option<f64> {
+        Some(0.8 * self.capacity(Server::Express, case)?.sustained_per_second?)
+    }
+
+    /// The rates of the open loops that only this server has, in requests a second.
+    fn own_rates(&self, server: Server, case: Case) -> Vec<(Rate, f64)> {
+        let own = self.capacity(Server::Plimsoll, case).filter(|_| server == Server::Plimsoll);
+        own.map_or(Vec::new(), |own| {
+            let own = own.requests_per_second;
+            vec![(Rate::OwnHalf, 0.5 * own), (Rate::OwnMost, 0.8 * own)]
+        })
     }
 }
 
