@@ -29,7 +29,7 @@ type post struct {
 	Title     string   `json:"title"`
 	Body      string   `json:"body,omitempty"`
 	Author    *author  `json:"author,omitempty"`
-	Tags      []string `json:"tags,omitempty"`
+	Tags      []string `json:"tags,omitzero"`
 	CreatedAt string   `json:"createdAt"`
 	UpdatedAt string   `json:"updatedAt"`
 	Version   int64    `json:"version"`
