@@ -1,0 +1,3 @@
+//! The autoscalers that people use, each by its documented algorithm.
+
+pub mod fixed;
