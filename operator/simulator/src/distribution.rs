@@ -110,8 +110,8 @@ impl Distribution {
 
 /// E[X^k] of a bounded Pareto distribution, for a shape other than `k`.
 fn pareto_moment(low: f64, high: f64, shape: f64, k: f64) -> f64 {
-    let share = 1.0 - libm::pow(low / high, shape);
-    shape * libm::pow(low, shape) / share * (libm::pow(high, k - shape) - libm::pow(low, k - shape))
+    let bounded = 1.0 - libm::pow(low / high, shape);
+    shape * libm::pow(low, shape) / bounded * (libm::pow(high, k - shape) - libm::pow(low, k - shape))
         / (k - shape)
 }
 

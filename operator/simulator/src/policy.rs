@@ -129,3 +129,31 @@ impl Reading {
         self.edges.iter().copied().chain([f64::INFINITY]).zip(self.counters.buckets.iter().copied())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Views for tests of policies.
+
+    use super::*;
+
+    /// A pod that was Ready from the start and was read at a second.
+    pub(crate) fn pod(id: u64, second: u64, count: impl FnOnce(&mut Counters)) -> PodView {
+        let mut counters = Counters { buckets: vec![0; 3], ..Counters::default() };
+        count(&mut counters);
+        let edges = Arc::from([0.1, 0.25]);
+        PodView {
+            id,
+            template: 0,
+            created: Duration::ZERO,
+            ready: Some(Duration::ZERO),
+            state: PodState::Ready,
+            cpu_request: 1.0,
+            reading: Some(Ok(Reading { at: Duration::from_secs(second), counters, edges })),
+        }
+    }
+
+    /// The cluster at a second, with as many replicas wanted as there are pods.
+    pub(crate) fn view(second: u64, pods: &[PodView]) -> View<'_> {
+        View { now: Duration::from_secs(second), wanted: pods.len() as u32, bounds: (1, 1000), pods }
+    }
+}

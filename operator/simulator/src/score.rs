@@ -375,7 +375,7 @@ mod tests {
             vec![scaling(1.0, 1, 4), scaling(2.0, 4, 5), scaling(3.0, 5, 3), scaling(4.0, 3, 6)];
         let score = outcome.score();
         assert_eq!((score.scale_events, score.direction_changes), (4, 2));
-        let part = outcome.score_between(Duration::from_secs(3), Duration::from_secs(60));
+        let part = outcome.score_between(Duration::from_secs(3), Duration::from_mins(1));
         assert_eq!((part.scale_events, part.direction_changes), (2, 1));
     }
 

@@ -236,15 +236,12 @@ impl<'a> World<'a> {
         pod.arrive(now);
         let state = RequestState::Waiting;
         let request = Request { due: now, taken: now, rank, call, work: 0.0, pod: index, state };
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.requests[id as usize] = request;
-                id
-            }
-            None => {
-                self.requests.push(request);
-                self.requests.len() as u32 - 1
-            }
+        let id = if let Some(id) = self.free.pop() {
+            self.requests[id as usize] = request;
+            id
+        } else {
+            self.requests.push(request);
+            self.requests.len() as u32 - 1
         };
         if idle {
             self.take(id);
