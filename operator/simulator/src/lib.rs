@@ -12,6 +12,7 @@ mod clock;
 mod deployment;
 pub mod distribution;
 pub mod generate;
+pub mod oracle;
 pub mod peers;
 mod pod;
 pub mod policy;
@@ -20,6 +21,7 @@ pub mod scenario;
 pub mod score;
 mod scrape;
 pub mod service;
+pub mod sweep;
 pub mod trace;
 mod world;
 
