@@ -21,6 +21,7 @@ pub mod scenario;
 pub mod score;
 mod scrape;
 pub mod service;
+pub mod suite;
 pub mod sweep;
 pub mod trace;
 mod world;

@@ -96,8 +96,9 @@ fn demand(scenario: &Scenario) -> Vec<f64> {
 pub fn best(scenario: &Scenario) -> (Schedule, Outcome) {
     let warm_up = scenario.service.warm_up.time.as_secs_f64();
     let start_up = scenario.service.start_up.quantile(START_UP_QUANTILE) + warm_up;
-    let count = (SMALLEST.recip().ln() / STEP.ln()).ceil() as i32;
-    let per_replica = |step: i32| scenario.service.throughput_max() * SMALLEST * STEP.powi(step);
+    let count = (-libm::log(SMALLEST) / libm::log(STEP)).ceil() as i32;
+    let per_replica =
+        |step: i32| scenario.service.throughput_max() * SMALLEST * libm::pow(STEP, f64::from(step));
     let searched = sweep::parallel(&LOOK_FURTHER, |further| {
         let mut tried = Vec::new();
         let mut violations = |step: i32| {

@@ -24,6 +24,8 @@ pub struct View<'a> {
     pub now: Duration,
     /// Replicas that the Deployment asks for.
     pub wanted: u32,
+    /// The pod template that the Deployment asks for. While some pod has another, a rollout is under way.
+    pub template: u64,
     /// Replicas at least, and at most.
     pub bounds: (u32, u32),
     /// Every pod that is not gone, in order of creation.
@@ -154,6 +156,12 @@ pub(crate) mod testing {
 
     /// The cluster at a second, with as many replicas wanted as there are pods.
     pub(crate) fn view(second: u64, pods: &[PodView]) -> View<'_> {
-        View { now: Duration::from_secs(second), wanted: pods.len() as u32, bounds: (1, 1000), pods }
+        View {
+            now: Duration::from_secs(second),
+            wanted: pods.len() as u32,
+            template: 0,
+            bounds: (1, 1000),
+            pods,
+        }
     }
 }

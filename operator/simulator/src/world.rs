@@ -185,8 +185,7 @@ impl<'a> World<'a> {
             return Some(Happening::Request);
         }
         let Reverse((at, _, happening)) = self.events.pop()?;
-        // The last second's own event is due at the end itself.
-        if at > self.end || (at == self.end && happening != Happening::Second) {
+        if at >= self.end {
             return None;
         }
         self.now = at;
@@ -486,11 +485,16 @@ impl<'a> World<'a> {
     // What is seen.
 
     fn second(&mut self) {
+        self.tell((self.now / SECOND) as usize - 1);
+        self.schedule(self.now + SECOND, Happening::Second);
+    }
+
+    /// Writes the pods down as they are at the end of a second.
+    fn tell(&mut self, second: usize) {
         let pods = self.live.len() as u32 + self.draining;
-        if let Some(second) = self.tally.seconds.get_mut((self.now / SECOND) as usize - 1) {
+        if let Some(second) = self.tally.seconds.get_mut(second) {
             (second.wanted, second.ready, second.pods) = (self.wanted, self.endpoints.len() as u32, pods);
         }
-        self.schedule(self.now + SECOND, Happening::Second);
     }
 
     fn scrape(&mut self) {
@@ -501,6 +505,7 @@ impl<'a> World<'a> {
         View {
             now: duration(self.now),
             wanted: self.wanted,
+            template: u64::from(self.template),
             bounds: (self.scenario.replicas_min, self.scenario.replicas_max),
             pods: self.scraper.views(),
         }
@@ -508,6 +513,7 @@ impl<'a> World<'a> {
 
     fn finish(mut self, policy: String) -> Outcome {
         self.now = self.end;
+        self.tell(self.tally.seconds.len().saturating_sub(1));
         // What is still in a pod has taken this long at least.
         for request in &self.requests {
             if matches!(request.state, RequestState::Waiting | RequestState::Taken) {

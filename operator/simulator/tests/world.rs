@@ -1,6 +1,6 @@
 //! What happens in the simulated cluster beside the queues: life of pods, rollouts, changes, scrapes, and determinism.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plimsoll_core::histogram::Rejection;
 use plimsoll_simulator::distribution::Distribution;
@@ -49,6 +49,7 @@ fn a_pod_is_ready_after_its_start_up_and_paid_from_its_creation() {
     let mut scenario = scenario(100, 0.0);
     scenario.replicas_initial = 1;
     let outcome = every_second(&scenario, |view| if view.now >= at(50) { 3 } else { 1 });
+    assert_eq!(outcome.seconds[99].pods, 3, "the last second is told too");
     let ready: Vec<u32> = [49, 60, 61, 99].map(|second| outcome.seconds[second].ready).into();
     assert_eq!(ready, [1, 1, 3, 3]);
     assert_eq!(outcome.seconds[50].pods, 3);
@@ -77,6 +78,26 @@ fn the_same_seed_gives_the_same_bytes() {
     assert_eq!(hash, "cd79c6dc1bacb752422d51849d4275b43902ead181d16d19d78f81de08f68cfb");
     scenario.seed = 2;
     assert_ne!(first, bytes(&scenario));
+}
+
+/// The bound is many times what it takes, also where tests are not optimised much.
+#[test]
+fn an_hour_of_fifty_pods_at_a_thousand_requests_a_second_takes_under_ten_seconds() {
+    let mut scenario = scenario(3600, 1000.0);
+    scenario.service.work = Distribution::Lognormal { mean: 0.1, cv: 1.0 };
+    scenario.replicas_initial = 50;
+    let begin = Instant::now();
+    let outcome = run(
+        &scenario,
+        &mut By(Duration::from_secs(5), |view: &View<'_>| {
+            for pod in view.ready() {
+                pod.reading.as_ref().unwrap().as_ref().unwrap().snapshot().unwrap();
+            }
+            50
+        }),
+    );
+    assert!(outcome.offered > 3_500_000);
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
 }
 
 #[test]
@@ -151,6 +172,7 @@ fn a_rollout_replaces_the_pods_and_keeps_them_ready() {
     let outcome = every_second(&scenario, |view| {
         let mut now: Vec<u64> = view.pods.iter().map(|pod| pod.template).collect();
         now.dedup();
+        assert_eq!(view.template, u64::from(view.now >= at(60)), "{:?}", view.now);
         if templates.last() != Some(&now) {
             templates.push(now);
         }

@@ -1,6 +1,7 @@
 //! KEDA on the request rate from Prometheus: an HPA with an external metric, and a loop of its own between 0 and 1.
 //!
-//! By <https://keda.sh/docs/latest/reference/scaledobject-spec/> and <https://keda.sh/docs/latest/scalers/prometheus/>:
+//! By <https://keda.sh/docs/latest/reference/scaledobject-spec/> and <https://keda.sh/docs/latest/scalers/prometheus/>
+//! (examples from <https://keda.sh/docs/2.1/scalers/prometheus/>):
 //! from one replica on the HPA decides alone; an empty answer counts as 0 unless `ignoreNullValues` is off.
 
 use std::time::Duration;

@@ -251,7 +251,7 @@ impl Policy for Kpa {
             Metric::Concurrency => "concurrent",
             Metric::Rps => "requests/s",
         };
-        format!("Knative {target} {unit} at {:.0} %", target_utilization * 100.0)
+        format!("Knative {} {unit} at {:.0} %", (target * 1e3).round() / 1e3, target_utilization * 100.0)
     }
 
     fn period(&self) -> Duration {

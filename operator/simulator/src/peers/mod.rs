@@ -9,3 +9,4 @@ pub mod keda;
 pub mod kpa;
 pub mod metrics_server;
 pub mod prometheus;
+pub mod settings;

@@ -1,0 +1,45 @@
+//! The peers on the suite's cases, beside the oracle: replica-hours as a multiple of the oracle's, and violation-minutes.
+//!
+//! `cargo run --release --package plimsoll-simulator --example peers [FILTER]`; a filter is a part of a case's name.
+
+use plimsoll_simulator::oracle;
+use plimsoll_simulator::peers::settings::{customary, grids};
+use plimsoll_simulator::suite::{kinds, scenario, traces};
+use plimsoll_simulator::sweep::{Grid, parallel, tune};
+use plimsoll_simulator::{Score, run};
+
+fn main() {
+    let filter = std::env::args().nth(1).unwrap_or_default();
+    for kind in kinds() {
+        for (name, trace) in traces(1) {
+            let scenario = scenario(name, &trace, &kind, 1);
+            if !scenario.name.contains(&filter) {
+                continue;
+            }
+            let (_, outcome) = oracle::best(&scenario);
+            let best = outcome.score();
+            let line = |name: &str, score: Score| {
+                println!(
+                    "  {:>5.2}x {:>3} min, {:>5.2} % over, {:>3} turns: {name}",
+                    score.replica_hours / best.replica_hours,
+                    score.violation_minutes,
+                    score.over_share * 100.0,
+                    score.direction_changes
+                );
+            };
+            println!("{}: {:.1} replica-hours, {}", scenario.name, best.replica_hours, outcome.policy);
+            line("oracle", best);
+            for (_, settings) in grids() {
+                let grid = Grid { settings, policy: |setting, scenario| setting.policy(scenario) };
+                if let Some((_, outcome)) = tune(&scenario, &grid) {
+                    line(&format!("hindsight: {}", outcome.policy), outcome.score());
+                }
+            }
+            for outcome in
+                parallel(&customary(), |setting| run(&scenario, setting.policy(&scenario).as_mut()))
+            {
+                line(&format!("customary: {}", outcome.policy), outcome.score());
+            }
+        }
+    }
+}
