@@ -1,18 +1,30 @@
 //! The peers on the suite's cases, beside the oracle: replica-hours as a multiple of the oracle's, and violation-minutes.
 //!
-//! `cargo run --release --package plimsoll-simulator --example peers [FILTER]`; a filter is a part of a case's name.
+//! `cargo run --release --package plimsoll-simulator --example peers [FILTER [TRACE.csv]...]`; a filter is a part of a
+//! case's name. Without a trace it makes its own.
+
+use std::error::Error;
 
 use plimsoll_simulator::oracle;
 use plimsoll_simulator::peers::settings::{customary, grids};
 use plimsoll_simulator::suite::{kinds, scenario, traces};
 use plimsoll_simulator::sweep::{Grid, parallel, tune};
-use plimsoll_simulator::{Score, run};
+use plimsoll_simulator::{Score, Trace, run};
 
-fn main() {
-    let filter = std::env::args().nth(1).unwrap_or_default();
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let filter = arguments.next().unwrap_or_default();
+    let mut all: Vec<(String, Trace)> = Vec::new();
+    for file in arguments {
+        let trace = Trace::parse(&file, &std::fs::read_to_string(&file)?)?;
+        all.push((file, trace));
+    }
+    if all.is_empty() {
+        all = traces(1).into_iter().map(|(name, trace)| (name.to_owned(), trace)).collect();
+    }
     for kind in kinds() {
-        for (name, trace) in traces(1) {
-            let scenario = scenario(name, &trace, &kind, 1);
+        for (name, trace) in &all {
+            let scenario = scenario(name, trace, &kind, 1);
             if !scenario.name.contains(&filter) {
                 continue;
             }
@@ -42,4 +54,5 @@ fn main() {
             }
         }
     }
+    Ok(())
 }

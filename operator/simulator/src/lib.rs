@@ -4,7 +4,7 @@
 //! It runs the same code that decides in a real cluster, as a [`Policy`]. There is no clock and no randomness but that of
 //! a scenario's seed: the same [`Scenario`] and policy give the same [`Outcome`], to the byte. In reading order:
 //! [`scenario`], [`trace`], [`generate`], [`service`], [`distribution`], [`policy`], `world` with `pod`, `deployment`,
-//! `balancer`, `arrivals` and `scrape`, [`score`], [`peers`], [`oracle`].
+//! `balancer`, `arrivals`, `scrape` and `tally`, [`score`], [`peers`], [`oracle`].
 
 mod arrivals;
 mod balancer;
@@ -23,6 +23,7 @@ mod scrape;
 pub mod service;
 pub mod suite;
 pub mod sweep;
+mod tally;
 pub mod trace;
 mod world;
 
