@@ -6,9 +6,9 @@
 use std::error::Error;
 
 use plimsoll_simulator::oracle;
-use plimsoll_simulator::peers::settings::{customary, grids};
+use plimsoll_simulator::peers::settings::{customary, grids, hindsight};
 use plimsoll_simulator::suite::{kinds, scenario, traces};
-use plimsoll_simulator::sweep::{Grid, parallel, tune};
+use plimsoll_simulator::sweep::parallel;
 use plimsoll_simulator::{Score, Trace, run};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -42,8 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("{}: {:.1} replica-hours, {}", scenario.name, best.replica_hours, outcome.policy);
             line("oracle", best);
             for (_, settings) in grids() {
-                let grid = Grid { settings, policy: |setting, scenario| setting.policy(scenario) };
-                if let Some((_, outcome)) = tune(&scenario, &grid) {
+                if let Some((_, outcome)) = hindsight(&scenario, &settings) {
                     line(&format!("hindsight: {}", outcome.policy), outcome.score());
                 }
             }
