@@ -80,6 +80,44 @@ fn the_same_seed_gives_the_same_bytes() {
     assert_ne!(first, bytes(&scenario));
 }
 
+/// With a promise that nothing keeps, each request that is due must be over exactly once, whatever happens to it: answered,
+/// shed, given up, killed with its pod, or still in a pod at the end.
+#[test]
+fn every_request_ends_exactly_once() {
+    let mut ends = [0; 3];
+    for seed in 0..20 {
+        let mut scenario = scenario(300, 0.0);
+        scenario.replicas_min = 0;
+        scenario.trace = generate::bursts(seed, 300, 60.0, 5.0, 40.0);
+        scenario.seed = seed;
+        scenario.targets[0].latency = Duration::ZERO;
+        // Some requests take longer than a pod has to finish.
+        scenario.service.work = Distribution::TwoPoint { hit_share: 0.999, hit: 0.05, miss: 60.0 };
+        scenario.service.queue_limit = Some(20);
+        scenario.client_timeout = Some(Duration::from_millis(300));
+        scenario.drops_abandoned = seed % 2 == 0;
+        scenario.dependency =
+            Some(Dependency { concurrency: 20, work: Distribution::Exponential { mean: 0.1 }, share: 0.7 });
+        scenario.balancing = if seed % 3 == 0 {
+            Balancing::LeastLoaded
+        } else {
+            Balancing::Connections { count: 40, age_max: None }
+        };
+        let release = Box::new(Service::event_loop(0.5, WORK.scaled(0.2), START_UP));
+        scenario.changes = vec![Change { at: at(100), what: Changed::Rollout { service: release } }];
+        let outcome = every_second(&scenario, |view| [1, 9, 3, 0, 6][(view.now.as_secs() / 40) as usize % 5]);
+        assert_eq!(outcome.over, outcome.offered, "seed {seed}");
+        for (sum, count) in ends.iter_mut().zip([outcome.failed, outcome.shed, outcome.timed_out]) {
+            *sum += count;
+        }
+        assert_eq!(outcome.minutes.iter().map(|minute| minute.over).sum::<u64>(), outcome.over);
+        assert_eq!(outcome.seconds.iter().map(|second| u64::from(second.over)).sum::<u64>(), outcome.over);
+        let paid: f64 = outcome.seconds.iter().map(|second| f64::from(second.pods)).sum();
+        assert!((paid / outcome.replica_seconds - 1.0).abs() < 0.02, "{paid} {}", outcome.replica_seconds);
+    }
+    assert!(ends.iter().all(|&count| count > 1000), "failed, shed and timed out: {ends:?}");
+}
+
 /// The bound is many times what it takes, also where tests are not optimised much.
 #[test]
 fn an_hour_of_fifty_pods_at_a_thousand_requests_a_second_takes_under_ten_seconds() {
