@@ -6,6 +6,7 @@ use plimsoll_simulator::distribution::Distribution;
 use plimsoll_simulator::peers::hpa::Hpa;
 use plimsoll_simulator::peers::keda::{Keda, Trigger};
 use plimsoll_simulator::peers::kpa::{Config, Kpa, Metric};
+use plimsoll_simulator::peers::settings::customary;
 use plimsoll_simulator::scenario::{Fault, Lie};
 use plimsoll_simulator::service::{Change, Changed, Service};
 use plimsoll_simulator::{Outcome, Policy, Scenario, Target, generate, run};
@@ -66,6 +67,20 @@ fn knative_panics_within_seconds_of_a_step_that_keda_sees_much_later() {
     assert!(knative < 10.0, "{knative}");
     // It sees answers, of which two pods give 160 a second whatever the load.
     assert!((60.0..300.0).contains(&keda), "{keda}");
+}
+
+#[test]
+fn each_gives_the_same_run_again() {
+    let bytes = |policy: &mut dyn Policy| {
+        let mut scenario = scenario(600);
+        scenario.trace = generate::bursts(1, 600, 200.0, 3.0, 100.0);
+        scenario.scraping.loss = 0.1;
+        serde_json::to_vec(&run(&scenario, policy)).unwrap()
+    };
+    for setting in customary() {
+        let twice = [(); 2].map(|()| bytes(setting.policy(&scenario(600)).as_mut()));
+        assert_eq!(twice[0], twice[1], "{setting:?}");
+    }
 }
 
 /// CPU says nothing of a release that waits longer without computing more.

@@ -236,8 +236,8 @@ mod tests {
     }
 
     /// A step of the load from 15 to 100 requests a second on pods with a limit of 100m CPU, as it was measured with the
-    /// real HPA at 60 %: of 2 replicas it made 4 after 38 s, 7 after 81 s and the 9 that were enough after 128 s. (A
-    /// request of that service took 2 ms in its handler and 5 ms in all.)
+    /// real HPA at 60 %: of 2 replicas it made 4 after 38 s, 7 after 81 s and the 9 that were enough after 128 s. Nine
+    /// replicas at 60 % of 100m say that a request took about 5 ms of CPU in all.
     #[test]
     fn a_step_takes_it_two_minutes_as_on_a_cluster() {
         let work = Distribution::Exponential { mean: 0.005 };

@@ -192,11 +192,18 @@ mod tests {
         }
     }
 
-    /// The documentation's calculation of the default: 70 % of a target of 10 are 7 for each pod, and 100 concurrent
-    /// requests make 15 pods (<https://www.alibabacloud.com/help/en/cs/user-guide/automatic-service-scaling-based-on-traffic-requests>).
+    /// The documentation's examples. With a limit of 10 and a utilisation of 70 % a replica is added when the average
+    /// reaches 7 (<https://knative.dev/docs/serving/autoscaling/concurrency/#target-utilization>); with the same target
+    /// 100 concurrent requests make 15 pods
+    /// (<https://www.alibabacloud.com/help/en/cs/user-guide/automatic-service-scaling-based-on-traffic-requests>).
     #[test]
     fn plans_for_a_part_of_the_target() {
-        let mut decider = Decider::new(Config { target: 10.0, ..Config::default() }, secs(0), 1);
-        assert_eq!(decider.decide(secs(0), 10, 100.0, 100.0), 15);
+        let decide = |ready, load| {
+            let config = Config { target: 10.0, ..Config::default() };
+            Decider::new(config, secs(0), 1).decide(secs(0), ready, load, load)
+        };
+        assert_eq!(decide(1, 7.0), 1);
+        assert_eq!(decide(1, 7.1), 2);
+        assert_eq!(decide(10, 100.0), 15);
     }
 }
