@@ -212,6 +212,20 @@ impl Delta {
         self.shed += other.shed;
     }
 
+    /// Finite upper edges in seconds, ascending, each with the number of requests up to it.
+    pub fn edges(&self) -> &[(f64, f64)] {
+        &self.edges
+    }
+
+    /// Counts every request as `part` of one.
+    pub fn scale(&mut self, part: f64) {
+        for (_, up_to) in &mut self.edges {
+            *up_to *= part;
+        }
+        self.total *= part;
+        self.shed *= part;
+    }
+
     /// Forgets the edges and keeps the sums.
     pub fn forget_edges(&mut self) {
         self.edges = Vec::new();

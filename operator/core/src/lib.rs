@@ -4,6 +4,7 @@
 //! order: [`input`], [`plan`], [`decide`], `scale`, [`histogram`], [`memory`], [`build`], [`status`].
 
 pub mod build;
+pub mod engine;
 pub mod histogram;
 pub mod input;
 pub mod memory;

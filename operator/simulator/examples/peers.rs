@@ -6,7 +6,8 @@
 use std::error::Error;
 
 use plimsoll_simulator::oracle;
-use plimsoll_simulator::peers::settings::{customary, grids, hindsight};
+use plimsoll_simulator::peers::hindsight::{Found, best, refine};
+use plimsoll_simulator::peers::settings::{customary, grids};
 use plimsoll_simulator::suite::{kinds, scenario, traces};
 use plimsoll_simulator::sweep::parallel;
 use plimsoll_simulator::{Score, Trace, run};
@@ -29,21 +30,22 @@ fn main() -> Result<(), Box<dyn Error>> {
                 continue;
             }
             let (_, outcome) = oracle::best(&scenario);
-            let best = outcome.score();
+            let oracle = outcome.score();
             let line = |name: &str, score: Score| {
                 println!(
                     "  {:>5.2}x {:>3} min, {:>5.2} % over, {:>3} turns: {name}",
-                    score.replica_hours / best.replica_hours,
+                    score.replica_hours / oracle.replica_hours,
                     score.violation_minutes,
                     score.over_share * 100.0,
                     score.direction_changes
                 );
             };
-            println!("{}: {:.1} replica-hours, {}", scenario.name, best.replica_hours, outcome.policy);
-            line("oracle", best);
+            println!("{}: {:.1} replica-hours, {}", scenario.name, oracle.replica_hours, outcome.policy);
+            line("oracle", oracle);
             for (_, settings) in grids() {
-                if let Some((_, outcome)) = hindsight(&scenario, &settings) {
-                    line(&format!("hindsight: {}", outcome.policy), outcome.score());
+                let found = parallel(&settings, |&setting| Found::of(&scenario, setting));
+                if let Some(found) = best(found).map(|found| refine(&scenario, found, 3)) {
+                    line(&format!("hindsight: {}", found.outcome.policy), found.outcome.score());
                 }
             }
             for outcome in

@@ -11,6 +11,7 @@ mod balancer;
 mod clock;
 mod deployment;
 pub mod distribution;
+pub mod engine;
 pub mod generate;
 pub mod oracle;
 pub mod peers;

@@ -1,7 +1,8 @@
 //! The oracle: a schedule of replicas by one who knows the trace, the service and its changes beforehand.
 //!
 //! Its schedules are n(t) = ⌈max of d over [t, t + w] / C⌉. The demand d is the trace's rate, times how much more a request
-//! costs than at the start where a change makes it so. w is how far it looks ahead: the time in which nearly every pod is
+//! costs than at the start where a change makes it so, and at most what its dependency carries, beyond which replicas are of
+//! no use. w is how far it looks ahead: the time in which nearly every pod is
 //! Ready and warm, or somewhat more, so that replicas that are needed again soon are kept. C is the load that it gives
 //! each replica. Of these, the oracle's is the schedule with the fewest replica-hours among those with no
 //! violation-minute; where there is none, among those with the fewest.
@@ -64,6 +65,22 @@ impl Policy for Schedule {
     }
 }
 
+/// Load in requests a second that the dependency carries at a moment, in seconds; infinite where there is none.
+pub fn carried(scenario: &Scenario, second: f64) -> f64 {
+    let Some(dependency) = &scenario.dependency else { return f64::INFINITY };
+    let slower = scenario
+        .changes
+        .iter()
+        .filter(|change| change.at.as_secs_f64() <= second)
+        .filter_map(|change| match change.what {
+            Changed::Dependency { factor } => Some((change.at, factor)),
+            _ => None,
+        })
+        .max_by_key(|&(at, _)| at)
+        .map_or(1.0, |(_, factor)| factor);
+    f64::from(dependency.concurrency) / (dependency.share * dependency.work.mean() * slower)
+}
+
 /// Demand of each second, in requests a second as they cost at the start.
 fn demand(scenario: &Scenario) -> Vec<f64> {
     let mut changes: Vec<_> = scenario.changes.iter().collect();
@@ -82,12 +99,13 @@ fn demand(scenario: &Scenario) -> Vec<f64> {
                             .map_or(1.0, |within| (1.0 - since / within.as_secs_f64().max(1e-9)).max(0.0));
                         work = 1.0 + (factor - 1.0) * left;
                     }
+                    // It changes what is carried, not what a pod can serve.
                     Changed::Dependency { .. } => {}
                 }
             }
             // The highest rate within the second: a trace may be finer than that.
             let rate = (0..10).map(|tenth| scenario.trace.rate(f64::from(second) + f64::from(tenth) / 10.0));
-            rate.fold(0.0, f64::max) * release * work
+            rate.fold(0.0, f64::max).min(carried(scenario, f64::from(second))) * release * work
         })
         .collect()
 }
@@ -133,7 +151,7 @@ mod tests {
     use super::*;
     use crate::distribution::Distribution;
     use crate::peers::fixed::Fixed;
-    use crate::service::{Change, Service};
+    use crate::service::{Change, Dependency, Service};
     use crate::{Target, generate};
 
     fn scenario(trace: crate::Trace) -> Scenario {
@@ -172,6 +190,19 @@ mod tests {
         near(25, 200.0);
         near(35, 100.0);
         near(40, 150.0);
+    }
+
+    #[test]
+    fn knows_what_the_dependency_carries() {
+        let mut scenario = scenario(generate::step(60, 30, 100.0, 250.0));
+        let work = Distribution::Constant { seconds: 0.02 };
+        scenario.dependency = Some(Dependency { concurrency: 4, work, share: 0.8 });
+        scenario.changes =
+            vec![Change { at: Duration::from_secs(50), what: Changed::Dependency { factor: 2.0 } }];
+        let demand = demand(&scenario);
+        assert!((demand[10] - 100.0).abs() < 1e-9);
+        assert!((demand[40] - 250.0).abs() < 1e-9);
+        assert!((demand[55] - 125.0).abs() < 1e-9);
     }
 
     /// At 400 requests a second the 99th percentile is 281 ms with seven replicas and 394 ms with six.

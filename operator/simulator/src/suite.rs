@@ -69,11 +69,14 @@ pub fn kinds() -> Vec<Kind> {
     ]
 }
 
+/// When the load of the trace "step" doubles, in seconds.
+pub const STEP_AT: u32 = 1200;
+
 /// Traces made from a seed, an hour each, with a peak of about 1.
 pub fn traces(seed: u64) -> Vec<(&'static str, Trace)> {
     const HOUR: u32 = 3600;
     vec![
-        ("step", generate::step(HOUR, 1200, 0.4, 0.8)),
+        ("step", generate::step(HOUR, STEP_AT, 0.4, 0.8)),
         ("ramp", generate::ramp(HOUR, (600, 0.3), (2400, 1.0))),
         ("diurnal", generate::diurnal(seed, HOUR, 1.0, 0.2, 0.9)),
         ("two days", generate::diurnal(seed, HOUR, 2.0, 0.1, 0.9)),

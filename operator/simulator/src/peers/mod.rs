@@ -4,6 +4,7 @@
 //! Tests hold each to worked examples of its own documentation and tests.
 
 pub mod fixed;
+pub mod hindsight;
 pub mod hpa;
 pub mod keda;
 pub mod kpa;

@@ -13,10 +13,44 @@ use crate::peers::keda::{Keda, Trigger};
 use crate::peers::kpa::{Config, Kpa, Metric};
 use crate::policy::Policy;
 use crate::scenario::Scenario;
-use crate::score::Outcome;
 use crate::service::Server;
-use crate::sweep::{compare, parallel};
-use crate::world::run;
+
+/// Settings of [`grids`] are so much of the whole apart.
+pub const GRID_STEP: f64 = 0.1;
+/// Knative's autoscaler aims at this part of its target.
+const KNATIVE_UTILIZATION: f64 = 0.7;
+
+/// A peer, whatever its setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Family {
+    /// HPA on CPU utilisation.
+    HpaCpu,
+    /// HPA on a 99th percentile.
+    HpaP99,
+    /// KEDA on requests a second.
+    Keda,
+    /// Knative's autoscaler.
+    Knative,
+    /// A fixed fleet.
+    Fixed,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::HpaCpu, Self::HpaP99, Self::Keda, Self::Knative, Self::Fixed];
+
+    /// What it is called in results.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::HpaCpu => "HPA on CPU",
+            Self::HpaP99 => "HPA on p99",
+            Self::Keda => "KEDA",
+            Self::Knative => "Knative",
+            Self::Fixed => "fixed fleet",
+        }
+    }
+}
 
 /// One setting of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -59,26 +93,32 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// Settings around this one that lie between it and its neighbours in [`grids`].
-    fn near(self) -> Vec<Self> {
-        const BETWEEN: [f64; 6] = [-0.04, -0.025, -0.0125, 0.0125, 0.025, 0.04];
-        let percents = [-4, -3, -2, -1, 1, 2, 3, 4];
+    /// The peer that it is a setting of.
+    pub const fn family(&self) -> Family {
         match self {
-            Self::HpaCpu { percent } => percents
-                .iter()
-                .map(|by| Self::HpaCpu { percent: percent.saturating_add_signed(*by).max(1) })
-                .collect(),
-            Self::HpaP99 { part, window } => {
-                BETWEEN.map(|by| Self::HpaP99 { part: part + by, window }).to_vec()
+            Self::HpaCpu { .. } => Family::HpaCpu,
+            Self::HpaP99 { .. } => Family::HpaP99,
+            Self::Keda { .. } => Family::Keda,
+            Self::KnativeConcurrency { .. } | Self::KnativeRps { .. } => Family::Knative,
+            Self::Fixed { .. } => Family::Fixed,
+        }
+    }
+
+    /// The same with its number moved by a part of the whole: 0.05 makes 55 % of 50 %, and half of a pod's load 0.55 of it.
+    #[must_use]
+    pub fn moved(self, by: f64) -> Self {
+        let above = |part: f64| part.max(0.01);
+        match self {
+            Self::HpaCpu { percent } => {
+                Self::HpaCpu { percent: percent.saturating_add_signed((by * 100.0).round() as i32).max(1) }
             }
-            Self::Keda { part, window } => BETWEEN.map(|by| Self::Keda { part: part + by, window }).to_vec(),
+            Self::HpaP99 { part, window } => Self::HpaP99 { part: above(part + by), window },
+            Self::Keda { part, window } => Self::Keda { part: above(part + by), window },
             Self::KnativeConcurrency { part } => {
-                BETWEEN.map(|by| Self::KnativeConcurrency { part: part + by / 0.7 }).to_vec()
+                Self::KnativeConcurrency { part: above(part + by / KNATIVE_UTILIZATION) }
             }
-            Self::KnativeRps { part } => {
-                BETWEEN.map(|by| Self::KnativeRps { part: part + by / 0.7 }).to_vec()
-            }
-            Self::Fixed { part } => BETWEEN.map(|by| Self::Fixed { part: part + by }).to_vec(),
+            Self::KnativeRps { part } => Self::KnativeRps { part: above(part + by / KNATIVE_UTILIZATION) },
+            Self::Fixed { part } => Self::Fixed { part: above(part + by) },
         }
     }
 
@@ -112,19 +152,6 @@ impl Setting {
     }
 }
 
-/// A peer's setting that is best in hindsight, with its outcome: the best of `settings`, and then of those in between
-/// around it. Best is what [`compare`] says.
-pub fn hindsight(scenario: &Scenario, settings: &[Setting]) -> Option<(Setting, Outcome)> {
-    let mut best: Option<(Setting, Outcome)> = None;
-    let mut settings = settings.to_vec();
-    for _ in 0..2 {
-        let outcomes = parallel(&settings, |setting| run(scenario, setting.policy(scenario).as_mut()));
-        best = best.into_iter().chain(settings.into_iter().zip(outcomes)).min_by(|a, b| compare(&a.1, &b.1));
-        settings = best.as_ref()?.0.near();
-    }
-    best
-}
-
 /// What people run: HPA at 50 % and 70 % of CPU and at the promise itself, KEDA at half of what a pod can serve over the
 /// two minutes of its documentation's example, Knative's 70 % of as many requests as the pod has workers.
 pub fn customary() -> Vec<Setting> {
@@ -138,28 +165,31 @@ pub fn customary() -> Vec<Setting> {
     ]
 }
 
-/// The settings with which hindsight begins, by peer: a twentieth of the whole apart.
-pub fn grids() -> Vec<(&'static str, Vec<Setting>)> {
+/// The settings with which hindsight begins, by peer: [`GRID_STEP`] of the whole apart.
+pub fn grids() -> Vec<(Family, Vec<Setting>)> {
     let parts =
         |from: u32, to: u32, step: usize| (from..=to).step_by(step).map(|part| f64::from(part) / 100.0);
     let minutes = [1, 2, 5].map(Duration::from_mins);
-    let over = |setting: fn(f64, Duration) -> Setting, from, windows: &[Duration]| {
-        parts(from, 100, 5)
+    let over = |setting: fn(f64, Duration) -> Setting, from, step, windows: &[Duration]| {
+        parts(from, 100, step)
             .flat_map(|part| windows.iter().map(move |&window| setting(part, window)).collect::<Vec<_>>())
             .collect()
     };
     vec![
-        ("HPA on CPU", (20..=95).step_by(5).map(|percent| Setting::HpaCpu { percent }).collect()),
-        ("HPA on p99", over(|part, window| Setting::HpaP99 { part, window }, 40, &minutes)),
-        ("KEDA", over(|part, window| Setting::Keda { part, window }, 20, &minutes[..2])),
+        (Family::HpaCpu, (20..=95).step_by(10).map(|percent| Setting::HpaCpu { percent }).collect()),
+        (Family::HpaP99, over(|part, window| Setting::HpaP99 { part, window }, 40, 20, &minutes)),
+        (Family::Keda, over(|part, window| Setting::Keda { part, window }, 20, 10, &minutes[..2])),
         (
-            "Knative",
-            parts(20, 100, 5)
-                .map(|part| Setting::KnativeRps { part: part / 0.7 })
-                .chain(parts(10, 140, 5).map(|part| Setting::KnativeConcurrency { part: part / 0.7 }))
+            Family::Knative,
+            parts(20, 100, 10)
+                .map(|part| Setting::KnativeRps { part: part / KNATIVE_UTILIZATION })
+                .chain(
+                    parts(10, 140, 10)
+                        .map(|part| Setting::KnativeConcurrency { part: part / KNATIVE_UTILIZATION }),
+                )
                 .collect(),
         ),
-        ("fixed", parts(30, 100, 5).map(|part| Setting::Fixed { part }).collect()),
+        (Family::Fixed, parts(30, 100, 10).map(|part| Setting::Fixed { part }).collect()),
     ]
 }
 
@@ -180,13 +210,8 @@ mod tests {
             let mut names: Vec<_> = settings.iter().map(|setting| setting.policy(&scenario).name()).collect();
             names.sort();
             names.dedup();
-            assert!(names.len() + 8 > settings.len() && names.len() > 9, "{peer}: {names:?}");
+            assert!(names.len() + 4 > settings.len() && names.len() > 6, "{peer:?}: {names:?}");
         }
-        let near = Setting::Keda { part: 0.5, window: Duration::from_mins(1) }.near();
-        assert!(
-            near.iter()
-                .all(|setting| matches!(setting, Setting::Keda { part, .. } if (part - 0.5).abs() < 0.05))
-        );
         let name = |setting: Setting| setting.policy(&scenario).name();
         assert_eq!(name(customary()[1]), "HPA CPU 70 %");
         assert_eq!(name(customary()[4]), "KEDA 40 requests/s a pod over 120s");
@@ -194,20 +219,17 @@ mod tests {
         assert_eq!(name(Setting::Fixed { part: 0.5 }), "fixed 50");
     }
 
-    /// At 400 requests a second on pods that serve 80 at most, seven carry the promise of 330 ms and six do not.
     #[test]
-    fn hindsight_finds_the_setting_that_just_keeps_the_promise() {
-        let start_up = Distribution::Constant { seconds: 12.0 };
-        let service = Service::workers(4, Distribution::Exponential { mean: 0.05 }, start_up);
-        let target = Target { quantile: 0.99, latency: Duration::from_millis(330) };
-        let mut scenario = Scenario::new("hindsight", generate::step(600, 0, 400.0, 400.0), service, target);
-        scenario.replicas_initial = 7;
-        let settings: Vec<_> = [0.4, 0.5, 0.9].map(|part| Setting::Fixed { part }).to_vec();
-        let (setting, outcome) = hindsight(&scenario, &settings).unwrap();
-        assert_eq!(outcome.score().violation_minutes, 0);
-        assert_eq!(outcome.seconds[599].wanted, 10, "{setting:?}: 0.5 makes ten, and 0.54 still ten");
-        let settings = [Setting::Fixed { part: 0.7 }];
-        let (setting, outcome) = hindsight(&scenario, &settings).unwrap();
-        assert_eq!(outcome.seconds[599].wanted, 7, "{setting:?}: 0.7 makes eight, and 0.74 seven");
+    fn a_setting_moves_by_a_part_of_the_whole_and_stays_its_peers() {
+        for (family, settings) in grids() {
+            assert!(settings.iter().all(|setting| setting.family() == family));
+            assert!(settings.iter().all(|setting| setting.moved(0.05).family() == family));
+        }
+        assert_eq!(Setting::HpaCpu { percent: 50 }.moved(0.05), Setting::HpaCpu { percent: 55 });
+        assert_eq!(Setting::HpaCpu { percent: 3 }.moved(-0.5), Setting::HpaCpu { percent: 1 });
+        assert!(
+            matches!(Setting::Fixed { part: 0.5 }.moved(-0.05), Setting::Fixed { part } if (part - 0.45).abs() < 1e-9)
+        );
+        assert!(matches!(Setting::Fixed { part: 0.5 }.moved(-0.6), Setting::Fixed { part } if part > 0.0));
     }
 }

@@ -217,24 +217,22 @@ mod tests {
         assert_eq!(cpu(5, 50, &[pod(100), pending(), pending(), pending(), pending()]), 1);
         // TestReplicaCalcScaleDownIgnoreHotCpuPods
         assert_eq!(cpu(5, 50, &[pod(100), pod(300), pod(500), hot(250), hot(250)]), 2);
-        // TestReplicaCalcTolerance: 0.9, 1.0 and 1.1 of a core each, target 100 %.
-        let mut about = pods(&[900, 1000, 1100]);
-        assert_eq!(cpu(3, 100, &about), 3);
-        // TestReplicaCalcMissingMetrics: of four pods two are known.
-        about = vec![pod(400), pod(95), missing(), missing()];
-        assert_eq!(cpu(4, 100, &about), 3);
+        // TestReplicaCalcMissingMetrics
+        assert_eq!(cpu(4, 100, &[pod(400), pod(95), missing(), missing()]), 3);
+        // TestReplicaCalcMissingMetricsNoChangeEq, …Gt, …Lt
+        for usage in [1000, 1900, 600] {
+            assert_eq!(cpu(2, 100, &[pod(usage), missing()]), 2);
+        }
+        // TestReplicaCalcMissingMetricsUnreadyChange, TestReplicaCalcMissingMetricsHotCpuNoChange
+        assert_eq!(cpu(3, 50, &[unready(100), pod(450), missing()]), 3);
+        assert_eq!(cpu(3, 50, &[hot(100), pod(450), missing()]), 3);
+        // TestReplicaCalcMissingMetricsUnreadyScaleUp, …UnreadyScaleDown
+        assert_eq!(cpu(3, 50, &[unready(100), pod(2000), missing()]), 4);
+        assert_eq!(cpu(4, 50, &[unready(100), pod(100), pod(100), missing()]), 3);
+        // TestReplicaCalcDuringRollingUpdateWithMaxSurge
+        assert_eq!(cpu(2, 50, &[pod(100), pod(100), missing()]), 2);
         // TestReplicaCalcEmptyMetrics
         assert_eq!(for_cpu(&Settings::default(), NOW, 4, 100, &[missing()]), Err(NoMetrics));
-    }
-
-    /// A missing metric dampens a scale-up and may stop it, and turns no direction.
-    #[test]
-    fn missing_metrics_dampen() {
-        // 200 % known; with the missing one at 0 it is 100 %: nothing is done.
-        assert_eq!(cpu(2, 50, &[pod(1000), missing()]), 2);
-        // 10 % known; the missing one at 100 % of its request makes it 55 %, which would be up: nothing is done.
-        assert_eq!(cpu(2, 50, &[pod(100), missing()]), 2);
-        assert_eq!(cpu(4, 90, &[pod(100), pod(100), pod(100), missing()]), 2);
     }
 
     /// The documentation's first example: 200m where 100m are wanted doubles, 50m halves.
@@ -265,6 +263,9 @@ mod tests {
         assert_eq!(for_average_value(&settings, 3, 8600, 2150), 4);
         // TestReplicaCalcScaleDownPerPodCMExternal
         assert_eq!(for_average_value(&settings, 5, 8600, 2867), 3);
+        // TestReplicaCalcToleranceCMExternal, TestReplicaCalcTolerancePerPodCMExternal
+        assert_eq!(for_value(&settings, 3, 3, 8600, 8888), 3);
+        assert_eq!(for_average_value(&settings, 3, 8600, 2900), 3);
         // TestReplicaCalcScaleDownPerPodCMObject
         assert_eq!(for_average_value(&settings, 5, 6000, 2000), 3);
     }

@@ -1,0 +1,326 @@
+//! What is believed of the pods of one template, from round to round: their capacity, how sure that is, and their backlog.
+//!
+//! Three witnesses are heard. The share over the target at the load that pods had is exact where it matters
+//! ([`capacity`](super::capacity)). What the CPU limit allows tells the order of magnitude at once. The shape of all
+//! latencies, by the queue's model ([`queue_fit`](super::queue_fit)), tells how far the knee is before it is reached; it is
+//! heard only while the first is unsure, for it is a model.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::histogram::{Delta, Share};
+
+use super::base::LowLoad;
+use super::capacity::{Capacity, Evidence, GROUPING, Point};
+use super::estimate::{PodRound, Round};
+use super::latency_model::{Base, Tail};
+use super::queue_fit::{self, QueueFit};
+use super::settings::{Settings, Target};
+
+/// Rounds in a row that must surprise before what was learned is doubted.
+const SURPRISES: u32 = 3;
+/// A surprise is a share that is for certain this many times what was expected, and over the budget beside.
+const SURPRISING: f64 = 3.0;
+/// Spread that a doubt widens to.
+const DOUBT_SPREAD: f64 = 0.3;
+/// Seconds between two doubts.
+const DOUBT_SECONDS: f64 = 60.0;
+/// A pod's capacity is about this part of what its CPU limit would let it complete, unless something else limits it:
+/// then it is less. So the spread is wide below and narrow above.
+const CAPACITY_OF_CPU: f64 = 0.75;
+const CPU_SPREAD_BELOW: f64 = 0.7;
+const CPU_SPREAD_ABOVE: f64 = 0.15;
+/// Before anything was learned a pod is taken to carry between this part of what it has now, and as many times that.
+const FIRST_LOWEST: f64 = 0.7;
+const FIRST_HIGHEST: f64 = 12.0;
+/// But it carries at least as much as this many workers would, who take the median time for a request.
+const FIRST_WORKERS: f64 = 4.0;
+/// And no less than this part of one that would: a load of next to nothing says nothing of what a pod carries.
+const FIRST_WORKERS_LOWEST: f64 = 0.1;
+/// Requests that must have come before anything is believed.
+const FIRST_REQUESTS: f64 = 20.0;
+/// Above this many times the budget the share over a target no longer tells how far the load is beyond the capacity.
+const OVERLOADED: f64 = 8.0;
+/// Then the capacity is about this part of the load, or any less.
+const CAPACITY_OF_OVERLOAD: f64 = 0.7;
+const OVERLOAD_SPREAD_BELOW: f64 = 1.0;
+const OVERLOAD_SPREAD_ABOVE: f64 = 0.15;
+/// A capacity known no better than this is unsure.
+const SPREAD_UNSURE: f64 = 0.08;
+/// How far the queue's model may be off.
+const MODEL_SPREAD: f64 = 0.15;
+/// Load of a pod below this part of its saturation is low: next to nothing waits.
+const LOW_UTILIZATION: f64 = 0.4;
+/// Seconds over which a pod's load is averaged: latencies follow the load of a little while.
+const LOAD_SECONDS: f64 = 10.0;
+/// Loads that differ by more than this part from their mean teach nothing: the queues are on their way.
+const UNEVEN: f64 = 0.15;
+/// A pod with so many requests, that stay for twice the longest target, is kept busy.
+const BUSY_IN_FLIGHT: f64 = 8.0;
+/// Share of the pods that must be kept busy.
+const BUSY_SHARE: f64 = 1.0 / 3.0;
+/// Requests in a pod are no backlog up to this many times what its capacity has there, and some.
+const NORMAL_IN_FLIGHT: f64 = 3.0;
+const NORMAL_IN_FLIGHT_MORE: f64 = 5.0;
+
+/// What is believed of the pods of one template.
+#[derive(Clone, Debug, Default)]
+pub struct Belief {
+    /// One for each target.
+    capacities: Vec<Capacity>,
+    queue_fit: Option<QueueFit>,
+    low_load: LowLoad,
+    /// Load of one pod in recent rounds, with the rounds' seconds.
+    loads: VecDeque<(f64, f64)>,
+    /// Median time of a request at its best, in seconds.
+    typical_seconds: Option<f64>,
+    cpu_seconds_per_request: Option<f64>,
+    surprises: u32,
+    seconds: f64,
+    requests: f64,
+    doubted_at_seconds: Option<f64>,
+}
+
+/// The capacity of a pod as a decision needs it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Likely capacities, lowest first.
+    pub points: Vec<Point>,
+    /// By which power the share over the target grows with load there.
+    pub steepness: f64,
+    /// The share over the target without load, relative to the budget: from 1 on no number of replicas meets it.
+    pub floor: f64,
+    /// The target that binds.
+    pub target: Target,
+    /// Whether the capacity is known too badly to act on at once.
+    pub unsure: bool,
+}
+
+impl Known {
+    /// The middle of the likely capacities, in requests per second.
+    pub fn middle_per_second(&self) -> f64 {
+        self.points.iter().map(|point| point.weight * point.per_second.ln()).sum::<f64>().exp()
+    }
+}
+
+/// Whether enough pods of a round were kept busy for what they completed to be all that they can.
+pub fn busy(round: &Round, settings: &Settings) -> bool {
+    kept_busy(&round.pods.iter().collect::<Vec<_>>(), settings).is_some()
+}
+
+impl Belief {
+    /// Something may have changed: keeps what is believed, and is no longer sure of it.
+    pub fn doubt(&mut self) {
+        for capacity in &mut self.capacities {
+            capacity.doubt(DOUBT_SPREAD);
+        }
+        (self.surprises, self.doubted_at_seconds) = (0, Some(self.seconds));
+    }
+
+    /// Learns from a round.
+    pub fn learn(&mut self, round: &Round, settings: &Settings) {
+        self.seconds += round.seconds;
+        let warm = round.pods.iter().filter(|pod| pod.warm).collect::<Vec<_>>();
+        let (pods, counts) = if round.warm.total > 0.0 {
+            (warm, &round.warm)
+        } else {
+            (round.pods.iter().collect(), &round.delta)
+        };
+        if pods.is_empty() || counts.total < 1.0 {
+            return;
+        }
+        self.learn_cpu(&pods);
+        self.learn_typical(counts);
+        let now = pods.iter().map(|pod| pod.completed_per_second).sum::<f64>() / pods.len() as f64;
+        let (load, even) = self.average(now, round.seconds);
+        self.requests += counts.total;
+        if self.capacities.is_empty() {
+            if self.requests < FIRST_REQUESTS {
+                return;
+            }
+            self.begin(load, &pods, settings);
+        }
+        if self.capacities.iter().any(|capacity| capacity.log_moments().1 > SPREAD_UNSURE) {
+            self.fit_queue(round.seconds, counts, load, even, settings);
+        }
+        let busy = kept_busy(&pods, settings);
+        let mut surprised = false;
+        for (capacity, target) in self.capacities.iter_mut().zip(&settings.targets) {
+            capacity.forget(round.seconds);
+            if let Some(completed_per_second) = busy {
+                capacity.learn_saturated(completed_per_second);
+                continue;
+            }
+            let over = counts.slower_than(target.latency);
+            if !even {
+                continue;
+            }
+            if over > OVERLOADED * target.budget() * counts.total {
+                let about = CAPACITY_OF_OVERLOAD * load;
+                capacity.learn_about(about, OVERLOAD_SPREAD_BELOW, OVERLOAD_SPREAD_ABOVE);
+                continue;
+            }
+            let expected = capacity.expected_over(load);
+            let seen = Share::wilson(over / GROUPING, counts.total / GROUPING);
+            surprised |= seen.lower > SURPRISING * expected + target.budget();
+            capacity.learn(Evidence { per_pod_per_second: load, total: counts.total, over });
+        }
+        self.surprises = if surprised { self.surprises + 1 } else { 0 };
+        let recently = self.doubted_at_seconds.is_some_and(|at| self.seconds - at < DOUBT_SECONDS);
+        if self.surprises >= SURPRISES && !recently {
+            self.doubt();
+        }
+    }
+
+    /// Whether anything is believed.
+    pub fn is_some(&self) -> bool {
+        !self.capacities.is_empty()
+    }
+
+    /// The capacity for the target that binds. None before anything was learned.
+    pub fn known(&self, settings: &Settings) -> Option<Known> {
+        let (capacity, target) = self
+            .capacities
+            .iter()
+            .zip(&settings.targets)
+            .min_by(|a, b| a.0.log_moments().0.total_cmp(&b.0.log_moments().0))?;
+        let unsure = capacity.log_moments().1 > SPREAD_UNSURE;
+        let witness = if unsure { self.by_model(*target, settings) } else { None };
+        Some(Known {
+            points: capacity.points(witness),
+            steepness: capacity.steepness(),
+            floor: capacity.floor(),
+            target: *target,
+            unsure,
+        })
+    }
+
+    /// Requests that wait beyond those that would at the capacity.
+    pub fn backlog(&self, round: &Round, known: &Known) -> f64 {
+        let Some(typical_seconds) = self.typical_seconds else { return 0.0 };
+        let normal = NORMAL_IN_FLIGHT * known.middle_per_second() * typical_seconds + NORMAL_IN_FLIGHT_MORE;
+        (round.in_flight - normal * round.ready as f64).max(0.0)
+    }
+
+    fn begin(&mut self, load: f64, pods: &[&PodRound], settings: &Settings) {
+        let by_cpu = pods
+            .iter()
+            .find_map(|pod| pod.cpu?.limit_cores)
+            .zip(self.cpu_seconds_per_request)
+            .map(|(limit, cost)| limit / cost.max(1e-9));
+        let by_worker = 1.0 / self.typical_seconds.unwrap_or(1.0).max(1e-3);
+        let lowest = (FIRST_LOWEST * load).max(FIRST_WORKERS_LOWEST * by_worker);
+        let highest = (FIRST_HIGHEST * load).max(FIRST_WORKERS * by_worker);
+        self.capacities = settings
+            .targets
+            .iter()
+            .map(|target| {
+                let mut capacity = Capacity::between(target.budget(), lowest, highest);
+                if let Some(per_second) = by_cpu {
+                    capacity.learn_about(CAPACITY_OF_CPU * per_second, CPU_SPREAD_BELOW, CPU_SPREAD_ABOVE);
+                }
+                capacity
+            })
+            .collect();
+    }
+
+    /// The load of a pod over a little while, and whether it was even.
+    fn average(&mut self, load: f64, seconds: f64) -> (f64, bool) {
+        self.loads.push_back((load, seconds));
+        let covered = |loads: &VecDeque<(f64, f64)>| loads.iter().map(|load| load.1).sum::<f64>();
+        while covered(&self.loads) > LOAD_SECONDS + 1e-9 && self.loads.len() > 1 {
+            self.loads.pop_front();
+        }
+        let mean =
+            self.loads.iter().map(|(load, seconds)| load * seconds).sum::<f64>() / covered(&self.loads);
+        (mean, self.loads.iter().all(|(load, _)| (load - mean).abs() < UNEVEN * mean.max(1e-9)))
+    }
+
+    fn learn_typical(&mut self, counts: &Delta) {
+        if let Some(median) = counts.quantile(0.5) {
+            let typical = self.typical_seconds.get_or_insert(median.seconds);
+            // It follows a service that becomes slower, but slowly: most often it is a queue.
+            *typical = (*typical * 1.002).min(median.seconds);
+        }
+    }
+
+    fn learn_cpu(&mut self, pods: &[&PodRound]) {
+        let known = pods.iter().filter_map(|pod| Some((pod.cpu?.cores, pod.completed_per_second)));
+        let (cores, completed) = known.fold((0.0, 0.0), |sum, pod| (sum.0 + pod.0, sum.1 + pod.1));
+        if completed > 1.0 && cores > 0.0 {
+            let cost = cores / completed;
+            let known = self.cpu_seconds_per_request.get_or_insert(cost);
+            *known += 0.2 * (cost - *known);
+        }
+    }
+
+    fn fit_queue(&mut self, seconds: f64, counts: &Delta, load: f64, even: bool, settings: &Settings) {
+        let fit = self
+            .queue_fit
+            .get_or_insert_with(|| QueueFit::between(0.9 * load, FIRST_HIGHEST * load.max(0.1)));
+        fit.forget(seconds);
+        let (mean, spread) = fit.saturation();
+        self.low_load.learn(counts, load, LOW_UTILIZATION * (mean - spread).exp());
+        let Some(base) = self.low_load.base(&latencies(settings)) else { return };
+        if even {
+            let edges = telling_edges(&base, counts, settings);
+            let tails = edges.iter().map(|&edge| Tail::new(&base, edge)).collect::<Vec<_>>();
+            let counts = &between(counts, &edges);
+            fit.learn(&tails, queue_fit::Evidence { seconds, per_pod_per_second: load, counts });
+        }
+    }
+
+    /// What the queue's model says of the capacity: mean and spread of the logarithm.
+    fn by_model(&self, target: Target, settings: &Settings) -> Option<(f64, f64)> {
+        let (fit, base) = (self.queue_fit.as_ref()?, self.low_load.base(&latencies(settings))?);
+        let tail = Tail::new(&base, target.latency.as_secs_f64());
+        let (mean, spread) = fit.capacity(&base, target, &tail);
+        Some((mean, spread.hypot(MODEL_SPREAD)))
+    }
+}
+
+/// What pods that were kept busy complete, if enough of them were.
+fn kept_busy(pods: &[&PodRound], settings: &Settings) -> Option<f64> {
+    let longest = latencies(settings).into_iter().fold(0.0, f64::max);
+    let busy = pods
+        .iter()
+        .filter(|pod| {
+            let long = 2.0 * longest * pod.completed_per_second.max(0.01);
+            pod.shed_per_second > 0.0 || (pod.in_flight > BUSY_IN_FLIGHT && pod.in_flight > long)
+        })
+        .map(|pod| pod.completed_per_second)
+        .collect::<Vec<_>>();
+    (busy.len() as f64 > BUSY_SHARE * pods.len() as f64).then(|| busy.iter().sum::<f64>() / busy.len() as f64)
+}
+
+fn latencies(settings: &Settings) -> Vec<f64> {
+    settings.targets.iter().map(|target| target.latency.as_secs_f64()).collect()
+}
+
+/// Edges at which latencies tell of waiting: where a quarter and a twenty-fifth of requests are slower without a wait, and
+/// the targets.
+fn telling_edges(base: &Base, counts: &Delta, settings: &Settings) -> Vec<f64> {
+    let mut edges = latencies(settings);
+    let lowest = edges.iter().copied().fold(f64::INFINITY, f64::min);
+    for share in [0.25, 0.04] {
+        let at = base.exceeded_by(share);
+        let edge = counts.edges().iter().map(|edge| edge.0).find(|edge| *edge >= at);
+        edges.extend(edge.filter(|edge| *edge < 0.9 * lowest));
+    }
+    edges.sort_by(f64::total_cmp);
+    edges.dedup();
+    edges
+}
+
+/// Requests up to the first edge, between each two, and over the last.
+fn between(counts: &Delta, edges: &[f64]) -> Vec<f64> {
+    let mut parts = Vec::with_capacity(edges.len() + 1);
+    let mut above = counts.total;
+    for &edge in edges {
+        let over = counts.slower_than(Duration::from_secs_f64(edge)).min(above);
+        parts.push(above - over);
+        above = over;
+    }
+    parts.push(above);
+    parts
+}

@@ -1,0 +1,406 @@
+//! What one pod can carry, learned from what pods were seen to do.
+//!
+//! The share of requests over a target grows with the load of a pod, and steeply where it matters. Near the **capacity** C,
+//! the load at which the share equals the budget b, it is taken for `f + (b-f)·(x/C)^β`: f is the share without any load,
+//! β the steepness. Both queueing theory (an M/M/k queue at a utilisation of 0.6 to 0.85 has a β of 6 to 10 at its 99th
+//! percentile) and throttled pods look so within the range that counts. A grid holds how likely each triple of C, β and f
+//! is. Each round multiplies in how well a triple explains the share that was seen; between rounds the grid is flattened a
+//! little, so that what is old counts less.
+
+/// Capacities that the grid holds.
+const ROWS: usize = 96;
+/// Steepness that a service may have.
+const STEEPNESS: [f64; 4] = [5.0, 9.0, 18.0, 40.0];
+/// Logarithms of how likely each is beforehand: most promises are made with some room.
+const FLOORS_PRIOR: [f64; 6] = [0.0, 0.0, 0.0, -1.0, -2.0, -2.0];
+/// Logarithms of how likely each is beforehand.
+const STEEPNESS_PRIOR: [f64; 4] = [-1.0, 0.0, -1.0, -1.0];
+/// Shares without load that a service may have, relative to the budget. From 1 on the target cannot be met.
+const FLOORS: [f64; 6] = [0.0, 0.15, 0.3, 0.5, 0.75, 2.0];
+const COLUMNS: usize = STEEPNESS.len() * FLOORS.len();
+/// What load may add at the capacity, at least: a target that is missed without any load is missed no worse than so.
+const ADDED_MIN: f64 = 0.25;
+/// Logarithm of the ratio of neighbouring capacities while little is known: the grid spans four orders of magnitude.
+const STEP_COARSE: f64 = 0.10;
+/// The same once the capacity is known well: the grid spans a factor of ten.
+const STEP_FINE: f64 = 0.025;
+/// Below this spread of the logarithm the fine grid is used.
+const SPREAD_FINE: f64 = 0.25;
+/// How far the logarithm of the capacity may wander in a second, by root of time: a tenth in ten minutes.
+const WANDERING_PER_ROOT_SECOND: f64 = 0.004;
+/// Share of belief in a steepness and a floor that is lost to the others in a second.
+const FORGOTTEN_PER_SECOND: f64 = 0.0005;
+/// Late requests come in groups, for they wait in the same queue: so many count as one.
+pub const GROUPING: f64 = 6.0;
+/// A round counts as at most about this many late requests that are independent: the model is not exact.
+const LATE_MAX: f64 = 8.0;
+/// A pod that is kept busy completes more than its capacity: the capacity is this part of it.
+const CAPACITY_OF_SATURATION: f64 = 0.75;
+const SATURATION_SPREAD: f64 = 0.15;
+/// Points that stand for the distribution of the capacity.
+const POINTS: usize = 8;
+
+/// What is known of the load that one pod can carry for one target.
+#[derive(Clone, Debug)]
+pub struct Capacity {
+    budget: f64,
+    /// Logarithm of the capacity in the first row.
+    first: f64,
+    step: f64,
+    /// Logarithms of weights, `ROWS` times `COLUMNS`; the largest is 0.
+    log_weights: Vec<f64>,
+}
+
+/// What pods did in a round, seen as evidence.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence {
+    /// Load of one pod, in requests per second.
+    pub per_pod_per_second: f64,
+    /// Requests that ended.
+    pub total: f64,
+    /// Of them, those over the target.
+    pub over: f64,
+}
+
+/// One likely capacity.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// Requests per second of one pod.
+    pub per_second: f64,
+    /// How likely.
+    pub weight: f64,
+}
+
+impl Capacity {
+    /// Nothing is known but that a pod carries between `low` and `high` requests per second.
+    pub fn between(budget: f64, low: f64, high: f64) -> Self {
+        let (low, high) = (low.max(1e-6).ln(), high.max(2e-6).ln());
+        let first = f64::midpoint(low, high) - STEP_COARSE * (ROWS as f64 - 1.0) / 2.0;
+        let log_weights = (0..ROWS)
+            .flat_map(|row| {
+                let log = first + STEP_COARSE * row as f64;
+                let outside = (low - log).max(log - high).max(0.0) / STEP_COARSE;
+                (0..COLUMNS).map(move |column| {
+                    STEEPNESS_PRIOR[column / FLOORS.len()] + FLOORS_PRIOR[column % FLOORS.len()] - outside
+                })
+            })
+            .collect();
+        Self { budget, first, step: STEP_COARSE, log_weights }
+    }
+
+    /// Forgets some, for the `seconds` that passed: the capacity may have wandered since.
+    pub fn forget(&mut self, seconds: f64) {
+        let variance = seconds * WANDERING_PER_ROOT_SECOND.powi(2);
+        let moved = (variance / (2.0 * self.step * self.step)).min(0.25);
+        let lost = (FORGOTTEN_PER_SECOND * seconds).min(0.5);
+        let mut before = vec![0.0; COLUMNS];
+        let mut here = vec![0.0; COLUMNS];
+        let weights = self.log_weights.iter().map(|weight| weight.exp()).collect::<Vec<_>>();
+        let row = |row: usize| &weights[row * COLUMNS..(row + 1) * COLUMNS];
+        before.copy_from_slice(row(0));
+        for index in 0..ROWS {
+            here.copy_from_slice(row(index));
+            let after = row((index + 1).min(ROWS - 1));
+            let mean = here.iter().sum::<f64>() / COLUMNS as f64;
+            for column in 0..COLUMNS {
+                let blurred = here[column] * (1.0 - 2.0 * moved) + moved * (before[column] + after[column]);
+                self.log_weights[index * COLUMNS + column] =
+                    ((1.0 - lost) * blurred + lost * mean).max(1e-26).ln();
+            }
+            std::mem::swap(&mut before, &mut here);
+        }
+        self.settle();
+    }
+
+    /// Learns from the share over the target.
+    pub fn learn(&mut self, evidence: Evidence) {
+        if evidence.total <= 0.0 || evidence.per_pod_per_second <= 0.0 {
+            return;
+        }
+        let log_load = evidence.per_pod_per_second.ln();
+        let weight = 1.0 / (GROUPING + evidence.total * self.budget / LATE_MAX);
+        let within = evidence.total - evidence.over;
+        for row in 0..ROWS {
+            let relative = log_load - self.log_capacity(row);
+            let grown = STEEPNESS.map(|steepness| (steepness * relative).exp());
+            for (column, weight_here) in
+                self.log_weights[row * COLUMNS..(row + 1) * COLUMNS].iter_mut().enumerate()
+            {
+                let over = share(self.budget, FLOORS[column % FLOORS.len()], grown[column / FLOORS.len()]);
+                *weight_here += weight * (evidence.over * over.ln() + within * (-over).ln_1p());
+            }
+        }
+        self.settle();
+    }
+
+    /// Learns from a pod that was kept busy and completed `per_second`.
+    pub fn learn_saturated(&mut self, per_second: f64) {
+        self.learn_about(CAPACITY_OF_SATURATION * per_second, SATURATION_SPREAD, SATURATION_SPREAD);
+    }
+
+    /// Learns that the capacity is about `per_second`, with different spreads of the logarithm below and above.
+    pub fn learn_about(&mut self, per_second: f64, spread_below: f64, spread_above: f64) {
+        if per_second <= 0.0 {
+            return;
+        }
+        for row in 0..ROWS {
+            let off = self.log_capacity(row) - per_second.ln();
+            let scaled = off / if off < 0.0 { spread_below } else { spread_above };
+            // Heavy tails: one wrong witness must not rule out the truth.
+            let log_likelihood = -2.0 * (scaled * scaled / 4.0).ln_1p();
+            for weight in &mut self.log_weights[row * COLUMNS..(row + 1) * COLUMNS] {
+                *weight += log_likelihood;
+            }
+        }
+        self.settle();
+    }
+
+    /// Something has changed: keeps the place, widens the spread to at least `spread`.
+    pub fn doubt(&mut self, spread: f64) {
+        let (mean, now) = self.log_moments();
+        if now >= spread {
+            return;
+        }
+        let (budget, wide) = (self.budget, spread * 12.0_f64.sqrt() / 2.0);
+        let mut doubted = Self::between(budget, (mean - wide).exp(), (mean + wide).exp());
+        doubted.settle();
+        *self = doubted;
+    }
+
+    /// Mean and spread of the logarithm of the capacity.
+    pub fn log_moments(&self) -> (f64, f64) {
+        let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
+        for (row, weight) in self.rows().enumerate() {
+            let log = self.log_capacity(row);
+            sum += weight;
+            first += weight * log;
+            second += weight * log * log;
+        }
+        let mean = first / sum;
+        (mean, (second / sum - mean * mean).max(0.0).sqrt())
+    }
+
+    /// The likely capacities with their weights, which add up to 1, lowest first. A `witness` that knows the mean and the
+    /// spread of the logarithm is heard.
+    pub fn points(&self, witness: Option<(f64, f64)>) -> Vec<Point> {
+        let heard = |row: usize| {
+            witness.map_or(1.0, |(mean, spread)| {
+                let off = (self.log_capacity(row) - mean) / spread;
+                (1.0 + off * off / 4.0).powi(-2)
+            })
+        };
+        let total = self.rows().enumerate().map(|(row, weight)| weight * heard(row)).sum::<f64>();
+        let mut points = Vec::with_capacity(POINTS + 1);
+        let (mut weight, mut log_sum, mut below) = (0.0, 0.0, 0.0);
+        for (row, part) in self.rows().enumerate() {
+            let part = part * heard(row) / total;
+            weight += part;
+            log_sum += part * self.log_capacity(row);
+            below += part;
+            if below * POINTS as f64 >= (points.len() + 1) as f64 - 1e-9 {
+                points.push(Point { per_second: (log_sum / weight).exp(), weight });
+                (weight, log_sum) = (0.0, 0.0);
+            }
+        }
+        if weight > 1e-12 {
+            points.push(Point { per_second: (log_sum / weight).exp(), weight });
+        }
+        points
+    }
+
+    /// The share over the target that is expected at a load of one pod.
+    pub fn expected_over(&self, per_pod_per_second: f64) -> f64 {
+        self.mean(|row, steepness, floor| {
+            let grown = (steepness * (per_pod_per_second.ln() - self.log_capacity(row))).exp();
+            share(self.budget, floor, grown)
+        })
+    }
+
+    /// By which power the share over the target grows at the capacity.
+    pub fn steepness(&self) -> f64 {
+        self.mean(|_, steepness, floor| {
+            let added = (1.0 - floor).max(ADDED_MIN);
+            steepness * added / (floor + added)
+        })
+    }
+
+    /// The share over the target without load, relative to the budget.
+    pub fn floor(&self) -> f64 {
+        self.mean(|_, _, floor| floor)
+    }
+
+    fn mean(&self, value: impl Fn(usize, f64, f64) -> f64) -> f64 {
+        let (mut sum, mut total) = (0.0, 0.0);
+        for (row, weights) in self.log_weights.chunks_exact(COLUMNS).enumerate() {
+            for (weight, (steepness, floor)) in weights.iter().zip(columns()) {
+                if *weight > -8.0 {
+                    let weight = weight.exp();
+                    sum += weight * value(row, steepness, floor);
+                    total += weight;
+                }
+            }
+        }
+        sum / total
+    }
+
+    fn rows(&self) -> impl Iterator<Item = f64> {
+        self.log_weights.chunks_exact(COLUMNS).map(|weights| weights.iter().map(|weight| weight.exp()).sum())
+    }
+
+    fn log_capacity(&self, row: usize) -> f64 {
+        self.first + self.step * row as f64
+    }
+
+    /// Scales the weights, and moves or refines the grid when what is likely comes near its end or is known well.
+    fn settle(&mut self) {
+        let most = self.log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        for weight in &mut self.log_weights {
+            *weight = (*weight - most).max(-60.0);
+        }
+        let (mean, spread) = self.log_moments();
+        let row = (mean - self.first) / self.step;
+        let step = if spread < 0.6 * SPREAD_FINE {
+            STEP_FINE
+        } else if spread > SPREAD_FINE {
+            STEP_COARSE
+        } else {
+            self.step
+        };
+        let near_end = row < ROWS as f64 * 0.2 || row > ROWS as f64 * 0.8;
+        if near_end || (step - self.step).abs() > f64::EPSILON {
+            self.resample(mean, step);
+        }
+    }
+
+    fn resample(&mut self, centre: f64, step: f64) {
+        let first = centre - step * (ROWS as f64 - 1.0) / 2.0;
+        let mut log_weights = vec![0.0; ROWS * COLUMNS];
+        for row in 0..ROWS {
+            let place = (first + step * row as f64 - self.first) / self.step;
+            let inside = place.clamp(0.0, (ROWS - 1) as f64);
+            let lower = (inside as usize).min(ROWS - 2);
+            let part = inside - lower as f64;
+            // Beyond the old grid the weight goes on falling.
+            let outside = (place - inside).abs() * self.step / STEP_COARSE;
+            for column in 0..COLUMNS {
+                let at = |row: usize| self.log_weights[row * COLUMNS + column];
+                log_weights[row * COLUMNS + column] =
+                    at(lower) * (1.0 - part) + at(lower + 1) * part - outside;
+            }
+        }
+        (self.first, self.step, self.log_weights) = (first, step, log_weights);
+    }
+}
+
+/// The steepness and the floor of each column.
+fn columns() -> impl Iterator<Item = (f64, f64)> {
+    STEEPNESS.into_iter().flat_map(|steepness| FLOORS.into_iter().map(move |floor| (steepness, floor)))
+}
+
+/// The share over the target where load has grown the wait by the factor `grown`, 1 at the capacity.
+fn share(budget: f64, floor: f64, grown: f64) -> f64 {
+    (budget * (floor + (1.0 - floor).max(ADDED_MIN) * grown)).clamp(1e-6, 0.5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGET: f64 = 0.01;
+    const TRUTH: f64 = 57.0;
+
+    /// A service whose share over the target is a fifth of the budget without load.
+    fn over(per_second: f64) -> f64 {
+        share(BUDGET, 0.2, (per_second / TRUTH).powf(8.0))
+    }
+
+    fn learn(capacity: &mut Capacity, per_second: f64, rounds: usize) {
+        for _ in 0..rounds {
+            capacity.forget(5.0);
+            let total = 10.0 * 5.0 * per_second;
+            let evidence = Evidence { per_pod_per_second: per_second, total, over: total * over(per_second) };
+            capacity.learn(evidence);
+        }
+    }
+
+    /// What a day would teach: loads up to a little beyond the capacity.
+    fn learned() -> Capacity {
+        let mut capacity = Capacity::between(BUDGET, 20.0, 400.0);
+        for part in [0.6, 0.75, 0.9, 1.0, 1.05, 0.95] {
+            learn(&mut capacity, part * TRUTH, 12);
+        }
+        capacity
+    }
+
+    fn off(capacity: &Capacity) -> f64 {
+        (capacity.log_moments().0 - TRUTH.ln()).abs()
+    }
+
+    #[test]
+    fn near_the_capacity_it_is_known_well() {
+        let capacity = learned();
+        assert!(off(&capacity) < 0.05, "{:?}", capacity.log_moments());
+        assert!(capacity.log_moments().1 < 0.08, "{:?}", capacity.log_moments());
+        let points = capacity.points(None);
+        assert!((points.iter().map(|point| point.weight).sum::<f64>() - 1.0).abs() < 1e-9);
+        assert!(points.windows(2).all(|pair| pair[0].per_second < pair[1].per_second));
+    }
+
+    #[test]
+    fn a_load_far_below_rules_out_only_what_is_lower() {
+        let mut capacity = Capacity::between(BUDGET, 20.0, 400.0);
+        learn(&mut capacity, 0.5 * TRUTH, 24);
+        let points = capacity.points(None);
+        assert!(points[0].per_second > 0.5 * TRUTH, "{points:?}");
+        assert!(capacity.log_moments().1 > 0.3, "{points:?}");
+    }
+
+    #[test]
+    fn a_witness_is_heard() {
+        let capacity = Capacity::between(BUDGET, 20.0, 400.0);
+        let heard = capacity.points(Some((TRUTH.ln(), 0.15)));
+        let mean = heard.iter().map(|point| point.weight * point.per_second.ln()).sum::<f64>();
+        assert!((mean - TRUTH.ln()).abs() < 0.15, "{heard:?}");
+    }
+
+    #[test]
+    fn what_a_busy_pod_completes_bounds_what_it_can() {
+        for truth in [0.2, 5.0, 3000.0] {
+            let mut capacity = Capacity::between(BUDGET, 40.0, 160.0);
+            for _ in 0..40 {
+                capacity.forget(5.0);
+                capacity.learn_saturated(truth);
+            }
+            let (mean, _) = capacity.log_moments();
+            assert!((mean - (CAPACITY_OF_SATURATION * truth).ln()).abs() < 0.1, "{} of {truth}", mean.exp());
+        }
+    }
+
+    #[test]
+    fn a_doubt_lets_what_is_learned_follow_a_release() {
+        let mut capacity = learned();
+        let before = capacity.log_moments().1;
+        capacity.doubt(0.3);
+        assert!(capacity.log_moments().1 > 0.2 && before < 0.1);
+        assert!(off(&capacity) < 0.1, "{:?}", capacity.log_moments());
+    }
+
+    #[test]
+    fn more_load_is_never_expected_to_be_faster() {
+        let capacity = learned();
+        let expected = (1..200).map(|load| capacity.expected_over(f64::from(load))).collect::<Vec<_>>();
+        assert!(expected.windows(2).all(|pair| pair[0] <= pair[1] + 1e-12));
+    }
+
+    #[test]
+    fn what_is_known_is_lost_in_time_and_no_more_than_that() {
+        let mut capacity = learned();
+        let (mean, spread) = capacity.log_moments();
+        for _ in 0..120 {
+            capacity.forget(5.0);
+        }
+        let (later, wider) = capacity.log_moments();
+        assert!((later - mean).abs() < 0.05, "{later} after {mean}");
+        assert!(wider > spread && wider < 0.25, "{wider} after {spread}");
+    }
+}

@@ -1,0 +1,198 @@
+//! Whether more replicas help: if what they all depend on is the bottleneck, they do not, and make it worse.
+//!
+//! A scale-up during a violation is a trial. Two in a row that relieve the pods and help nobody are enough to go back to
+//! the number before them, which was the useful one, until the promise has been kept for a while.
+
+use crate::histogram::Share;
+
+use super::capacity::GROUPING;
+
+/// Scale-ups in a row that may fail to help.
+const UNHELPFUL_MAX: u32 = 2;
+/// A share of late requests that fell below this part of the one before has been helped.
+const HELPED: f64 = 0.8;
+/// The load of a pod must have fallen to this part of the one before: otherwise nothing was tried.
+const RELIEVED: f64 = 0.9;
+/// Seconds for which a scale-up has to show what it does, once its pods are ready and warm.
+const JUDGED_AFTER_SECONDS: f64 = 15.0;
+/// Seconds without a violation after which everything is tried again.
+const CALM_SECONDS: f64 = 120.0;
+
+/// Watches what scale-ups do.
+#[derive(Clone, Debug, Default)]
+pub struct Helpfulness {
+    tried: Option<Tried>,
+    unhelpful: u32,
+    /// Replicas before the first scale-up that did not help.
+    useful: Option<u32>,
+    /// Since when the promise has been kept.
+    calm_since_seconds: Option<f64>,
+}
+
+/// A scale-up during a violation, and how it was before.
+#[derive(Clone, Copy, Debug)]
+struct Tried {
+    before: u32,
+    replicas: u32,
+    settled_at_seconds: Option<f64>,
+    late_share: f64,
+    per_pod_per_second: f64,
+}
+
+/// How it is now.
+#[derive(Clone, Copy, Debug)]
+pub struct State {
+    /// The time, in seconds.
+    pub now_seconds: f64,
+    /// Replicas that are asked for.
+    pub replicas: u32,
+    /// Whether all of them are ready and warm.
+    pub settled: bool,
+    /// Requests that ended, and those of them that were late.
+    pub total: f64,
+    /// Late requests.
+    pub late: f64,
+    /// The share of requests that may be late.
+    pub budget: f64,
+    /// Load, in requests per second.
+    pub offered_per_second: f64,
+    /// The load of a pod, in requests per second.
+    pub per_pod_per_second: f64,
+}
+
+impl State {
+    /// Whether more requests are late than may be, and chance cannot explain it.
+    pub fn violated(&self) -> bool {
+        self.share().lower > self.budget
+    }
+
+    fn share(&self) -> Share {
+        Share::wilson(self.late / GROUPING, self.total / GROUPING)
+    }
+}
+
+impl Helpfulness {
+    /// Looks at a round. When more replicas are known not to help: the number that was as good.
+    pub fn follow(&mut self, state: State) -> Option<u32> {
+        let violated = state.violated();
+        if violated {
+            self.calm_since_seconds = None;
+        } else {
+            let since = *self.calm_since_seconds.get_or_insert(state.now_seconds);
+            if state.now_seconds - since > CALM_SECONDS {
+                (self.tried, self.unhelpful, self.useful) = (None, 0, None);
+            }
+        }
+        self.judge(state, violated);
+        self.useful.filter(|_| self.unhelpful >= UNHELPFUL_MAX)
+    }
+
+    /// Whether a scale-up has still to show what it does.
+    pub fn trying(&self) -> bool {
+        self.tried.is_some()
+    }
+
+    /// Notes a scale-up to `replicas`. One before it that has not been judged stands, with more replicas.
+    pub fn scaled_up(&mut self, state: State, replicas: u32) {
+        match &mut self.tried {
+            Some(tried) => (tried.replicas, tried.settled_at_seconds) = (replicas, None),
+            None if state.violated() => {
+                self.tried = Some(Tried {
+                    before: state.replicas,
+                    replicas,
+                    settled_at_seconds: None,
+                    late_share: state.share().value,
+                    per_pod_per_second: state.per_pod_per_second,
+                });
+            }
+            None => {}
+        }
+    }
+
+    fn judge(&mut self, state: State, violated: bool) {
+        let Some(tried) = &mut self.tried else { return };
+        if !state.settled || state.replicas < tried.replicas {
+            return;
+        }
+        let since = *tried.settled_at_seconds.get_or_insert(state.now_seconds);
+        if state.now_seconds - since < JUDGED_AFTER_SECONDS {
+            return;
+        }
+        let relieved = state.per_pod_per_second < RELIEVED * tried.per_pod_per_second;
+        if !violated || state.share().value < HELPED * tried.late_share {
+            (self.unhelpful, self.useful) = (0, None);
+        } else if relieved {
+            // A step of two steps' size is as good as two.
+            self.unhelpful += if tried.replicas >= 2 * tried.before { UNHELPFUL_MAX } else { 1 };
+            self.useful.get_or_insert(tried.before);
+        }
+        self.tried = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(now_seconds: f64, replicas: u32, late: f64) -> State {
+        State {
+            now_seconds,
+            replicas,
+            settled: true,
+            total: 1000.0,
+            late,
+            budget: 0.01,
+            offered_per_second: 400.0,
+            per_pod_per_second: 400.0 / f64::from(replicas),
+        }
+    }
+
+    /// What is known after scale-ups from 4 to 6 to 9 replicas, while `late` tells the late requests of each number.
+    fn after_two_scale_ups(late: impl Fn(u32) -> f64) -> Option<u32> {
+        let mut helpfulness = Helpfulness::default();
+        let mut now = 0.0;
+        let mut useful = None;
+        for (from, to) in [(4, 6), (6, 9)] {
+            helpfulness.scaled_up(state(now, from, late(from)), to);
+            for _ in 0..5 {
+                now += 5.0;
+                useful = helpfulness.follow(state(now, to, late(to)));
+            }
+        }
+        useful
+    }
+
+    #[test]
+    fn two_scale_ups_that_change_nothing_are_enough() {
+        assert_eq!(after_two_scale_ups(|_| 300.0), Some(4));
+    }
+
+    #[test]
+    fn a_scale_up_that_helps_is_not_held_against_the_next() {
+        assert_eq!(after_two_scale_ups(|replicas| 3000.0 / f64::from(replicas.pow(2))), None);
+        assert_eq!(after_two_scale_ups(|replicas| if replicas < 9 { 300.0 } else { 0.0 }), None);
+    }
+
+    #[test]
+    fn load_that_grows_as_fast_as_the_replicas_proves_nothing() {
+        let mut helpfulness = Helpfulness::default();
+        let mut now = 0.0;
+        for _ in 0..3 {
+            let constant = |now| State { per_pod_per_second: 100.0, ..state(now, 6, 300.0) };
+            helpfulness.scaled_up(constant(now), 6);
+            for _ in 0..5 {
+                now += 5.0;
+                assert_eq!(helpfulness.follow(constant(now)), None);
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_tried_again_after_a_calm() {
+        let mut helpfulness =
+            Helpfulness { unhelpful: UNHELPFUL_MAX, useful: Some(4), ..Helpfulness::default() };
+        assert_eq!(helpfulness.follow(state(0.0, 9, 300.0)), Some(4));
+        let calm = (1..40).map(|round| helpfulness.follow(state(5.0 * f64::from(round), 9, 0.0)));
+        assert_eq!(calm.last(), Some(None));
+    }
+}

@@ -1,0 +1,204 @@
+//! From the pods' cumulative counts to what happened since the round before.
+//!
+//! Differences are taken pod by pod and then added up: counters may start again, pods come and go, some do not answer and
+//! some answer nonsense. What is missing is never zero, and percentiles are never averaged.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::observation::{Cpu, Observation, seconds_between};
+use crate::histogram::{Delta, Snapshot};
+
+/// A pod's first seconds are slow, with cold caches and connections: they say nothing of what it can do.
+pub const WARM_UP_SECONDS: f64 = 10.0;
+/// A reading older than this is no start for a difference.
+const BASELINE_AGE_SECONDS_MAX: f64 = 300.0;
+/// A pod that claims this many times the median of at least two others is not believed.
+const IMPLAUSIBLE_RATIO: f64 = 50.0;
+/// Below this load nothing is implausible.
+const IMPLAUSIBLE_PER_SECOND: f64 = 1000.0;
+
+/// The last reading of each pod.
+#[derive(Clone, Debug, Default)]
+pub struct Estimator {
+    baselines: BTreeMap<String, Baseline>,
+}
+
+#[derive(Clone, Debug)]
+struct Baseline {
+    at: Timestamp,
+    snapshot: Snapshot,
+    cpu: Option<Cpu>,
+}
+
+/// What all pods did between two rounds.
+#[derive(Clone, Debug, Default)]
+pub struct Round {
+    /// Mean length of the pods' intervals.
+    pub seconds: f64,
+    /// Requests of all measured pods.
+    pub delta: Delta,
+    /// Requests of pods that are past their first seconds.
+    pub warm: Delta,
+    /// Requests per second that ended, over all ready pods.
+    pub completed_per_second: f64,
+    /// Requests per second that arrived: ended, refused, or newly waiting.
+    pub offered_per_second: f64,
+    /// Requests that wait or are being served, over all ready pods.
+    pub in_flight: f64,
+    /// Of all ready pods: those measured, those that answered, and all.
+    pub measured: usize,
+    /// Pods whose answer was used.
+    pub scraped: usize,
+    /// Pods that are ready.
+    pub ready: usize,
+    /// Ready pods that were left out, by the reason.
+    pub excluded: BTreeMap<&'static str, usize>,
+    /// Each measured pod.
+    pub pods: Vec<PodRound>,
+}
+
+/// What one pod did.
+#[derive(Clone, Debug)]
+pub struct PodRound {
+    /// Requests per second that ended.
+    pub completed_per_second: f64,
+    /// Requests per second that were refused.
+    pub shed_per_second: f64,
+    /// Requests that wait or are being served.
+    pub in_flight: f64,
+    /// Whether it is past its first seconds.
+    pub warm: bool,
+    /// CPU, if it is known.
+    pub cpu: Option<CpuRound>,
+}
+
+/// CPU of one pod in a round.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuRound {
+    /// CPUs used on average.
+    pub cores: f64,
+    /// CPUs that it may use.
+    pub limit_cores: Option<f64>,
+}
+
+impl Estimator {
+    /// Takes the readings of a round.
+    pub fn round(&mut self, observation: &Observation) -> Round {
+        let mut round = Round::default();
+        let mut baselines = BTreeMap::new();
+        let mut deltas = Vec::with_capacity(observation.pods.len());
+        let mut seconds_sum = 0.0;
+        for pod in &observation.pods {
+            let Some(ready_at) = pod.ready_at else { continue };
+            round.ready += 1;
+            let earlier = self.baselines.remove(&pod.uid);
+            let Some((sample, snapshot)) =
+                pod.sample.as_ref().and_then(|sample| Some((sample, sample.reading.as_ref().ok()?)))
+            else {
+                let reason = match pod.sample.as_ref().map(|sample| &sample.reading) {
+                    Some(Err(rejection)) => rejection.as_str(),
+                    Some(Ok(_)) | None => "NotAsked",
+                };
+                *round.excluded.entry(reason).or_default() += 1;
+                // The next good reading then covers the gap too.
+                baselines.extend(
+                    earlier
+                        .filter(|earlier| {
+                            seconds_between(earlier.at, observation.now) < BASELINE_AGE_SECONDS_MAX
+                        })
+                        .map(|earlier| (pod.uid.clone(), earlier)),
+                );
+                continue;
+            };
+            round.scraped += 1;
+            // A pod that has just become ready has counted nothing before.
+            let since_ready = seconds_between(ready_at, sample.at);
+            let fresh = || {
+                (since_ready < 2.0 * WARM_UP_SECONDS).then(|| Baseline {
+                    at: ready_at,
+                    snapshot: Snapshot::default(),
+                    cpu: None,
+                })
+            };
+            if let Some(earlier) = earlier.or_else(fresh) {
+                let seconds = seconds_between(earlier.at, sample.at);
+                if seconds > 0.0 {
+                    let delta = snapshot.since(&earlier.snapshot);
+                    let cpu = cpu_round(earlier.cpu, sample.cpu, seconds);
+                    deltas.push((pod_round(snapshot, &delta, seconds, since_ready, cpu), delta, {
+                        let newly =
+                            snapshot.in_flight.unwrap_or(0.0) - earlier.snapshot.in_flight.unwrap_or(0.0);
+                        newly / seconds
+                    }));
+                    seconds_sum += seconds;
+                }
+            }
+            baselines.insert(
+                pod.uid.clone(),
+                Baseline { at: sample.at, snapshot: snapshot.clone(), cpu: sample.cpu },
+            );
+        }
+        self.baselines = baselines;
+        let ceiling = plausible(&deltas);
+        for (pod, delta, newly_waiting) in deltas {
+            if pod.completed_per_second > ceiling {
+                round.scraped -= 1;
+                *round.excluded.entry("Implausible").or_default() += 1;
+                continue;
+            }
+            round.measured += 1;
+            round.completed_per_second += pod.completed_per_second;
+            round.offered_per_second +=
+                (pod.completed_per_second + pod.shed_per_second + newly_waiting).max(0.0);
+            round.in_flight += pod.in_flight;
+            round.delta.add(&delta);
+            if pod.warm {
+                round.warm.add(&delta);
+            }
+            round.pods.push(pod);
+        }
+        if round.measured > 0 {
+            round.seconds = seconds_sum / round.measured as f64;
+            // Pods that were not measured are taken for the mean of those that were.
+            let all = round.ready as f64 / round.measured as f64;
+            round.completed_per_second *= all;
+            round.offered_per_second *= all;
+            round.in_flight *= all;
+        }
+        round
+    }
+}
+
+fn pod_round(
+    snapshot: &Snapshot,
+    delta: &Delta,
+    seconds: f64,
+    since_ready: f64,
+    cpu: Option<CpuRound>,
+) -> PodRound {
+    PodRound {
+        completed_per_second: delta.total / seconds,
+        shed_per_second: delta.shed / seconds,
+        in_flight: snapshot.in_flight.unwrap_or(0.0),
+        warm: since_ready - seconds >= WARM_UP_SECONDS,
+        cpu,
+    }
+}
+
+/// The most that is believed of one pod.
+fn plausible(deltas: &[(PodRound, Delta, f64)]) -> f64 {
+    if deltas.len() < 3 {
+        return f64::INFINITY;
+    }
+    let mut rates = deltas.iter().map(|(pod, ..)| pod.completed_per_second).collect::<Vec<_>>();
+    rates.sort_by(f64::total_cmp);
+    IMPLAUSIBLE_PER_SECOND.max(IMPLAUSIBLE_RATIO * rates[rates.len() / 2])
+}
+
+fn cpu_round(earlier: Option<Cpu>, later: Option<Cpu>, seconds: f64) -> Option<CpuRound> {
+    let (earlier, later) = (earlier?, later?);
+    let used = later.used_seconds - earlier.used_seconds;
+    (used >= 0.0).then(|| CpuRound { cores: used / seconds, limit_cores: later.limit_cores })
+}

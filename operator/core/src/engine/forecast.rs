@@ -1,0 +1,277 @@
+//! What load to expect until new pods would be ready.
+//!
+//! Several simple predictors run side by side. Each is judged by how it did: the ratios of what came to what it had said
+//! are kept, and the one with the smallest pinball loss is believed, with its own ratios as the doubt about it.
+
+use std::collections::VecDeque;
+
+use super::season::Season;
+
+/// Rounds of load kept.
+const HISTORY: usize = 64;
+/// Ratios kept of each predictor.
+const RATIOS_MAX: usize = 360;
+/// Half-life of a ratio, in seconds.
+const RATIO_HALF_LIFE_SECONDS: f64 = 900.0;
+/// The loss is judged at this quantile: too little costs more than too much.
+const LOSS_QUANTILE: f64 = 0.9;
+/// How fast a loss follows, by judgement: it looks back over about a hundred.
+const LOSS_RATE: f64 = 0.01;
+/// The season is believed only once it was judged this often.
+const SEASON_JUDGED_MIN: usize = 36;
+/// Ratios that are assumed before any was seen, as if they had come a few times.
+const PRIOR: [f64; 5] = [0.97, 1.0, 1.03, 1.08, 1.2];
+const PRIOR_WEIGHT: f64 = 0.7;
+/// Points that stand for the distribution of the load to come.
+const POINTS: usize = 20;
+/// A shorter peak does not make a minute miss the promise.
+const WINDOW_SECONDS: f64 = 30.0;
+/// The share of late requests grows about with this power of load.
+const STEEPNESS: f64 = 6.0;
+/// Time constants of the level and of the trend, in seconds; a trend of 0 is none.
+const TRENDS: [(f64, f64); 6] =
+    [(6.0, 0.0), (20.0, 0.0), (60.0, 0.0), (180.0, 0.0), (6.0, 40.0), (15.0, 180.0)];
+
+/// Expects load.
+#[derive(Clone, Debug, Default)]
+pub struct Forecast {
+    /// Seconds since the first round, and load; newest last.
+    history: VecDeque<(f64, f64)>,
+    trends: [Trend; TRENDS.len()],
+    season: Season,
+    /// How each trend did, and at last the season.
+    records: [TrackRecord; TRENDS.len() + 1],
+    now_seconds: f64,
+}
+
+/// The load to come: likely values with their weights, which add up to 1.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outlook {
+    /// `(requests per second, weight)`, lowest first.
+    pub points: Vec<(f64, f64)>,
+    /// Load expected without doubt.
+    pub expected_per_second: f64,
+}
+
+impl Outlook {
+    /// No load above `per_second`.
+    #[must_use]
+    pub fn at_most(&self, per_second: f64) -> Self {
+        Self {
+            points: self.points.iter().map(|&(load, weight)| (load.min(per_second), weight)).collect(),
+            expected_per_second: self.expected_per_second.min(per_second),
+        }
+    }
+}
+
+impl Forecast {
+    /// Takes a round of `seconds` in which `per_second` was offered, and looks `horizon_seconds` ahead.
+    pub fn next(&mut self, seconds: f64, per_second: f64, horizon_seconds: f64) -> Outlook {
+        self.now_seconds += seconds;
+        self.history.push_back((self.now_seconds, per_second));
+        while self.history.len() > HISTORY {
+            self.history.pop_front();
+        }
+        for (trend, constants) in self.trends.iter_mut().zip(TRENDS) {
+            trend.follow(seconds, per_second, constants);
+        }
+        self.season.follow(per_second);
+        let rounds = |span: f64| (span / seconds.max(0.1)).ceil().max(1.0) as usize;
+        let seasonal = self.season.highest(rounds(horizon_seconds), rounds(WINDOW_SECONDS), as_steady);
+        let says = self.trends.iter().map(|trend| Some(trend.says(horizon_seconds))).chain([seasonal]);
+        let mut best: Option<(f64, f64, &TrackRecord)> = None;
+        for (index, (record, says)) in self.records.iter_mut().zip(says).enumerate() {
+            record.judge(&self.history, self.now_seconds);
+            let Some(says) = says else { continue };
+            record.say(self.now_seconds + horizon_seconds, says);
+            let proven = index < TRENDS.len() || record.ratios.len() >= SEASON_JUDGED_MIN;
+            if proven && best.is_none_or(|best| record.loss < best.0) {
+                best = Some((record.loss, says, record));
+            }
+        }
+        best.map_or_else(Outlook::default, |(_, says, record)| record.outlook(says, self.now_seconds))
+    }
+}
+
+/// A smoothed level that goes on as it went, by Holt (1957), with the times in seconds in place of rounds.
+#[derive(Clone, Debug, Default)]
+struct Trend {
+    level: f64,
+    per_second: f64,
+    started: bool,
+}
+
+impl Trend {
+    fn follow(&mut self, seconds: f64, load: f64, (level_seconds, trend_seconds): (f64, f64)) {
+        if !self.started {
+            (self.started, self.level) = (true, load);
+            return;
+        }
+        let alpha = 1.0 - (-seconds / level_seconds).exp();
+        let ahead = self.level + self.per_second * seconds;
+        let level = ahead + alpha * (load - ahead);
+        if trend_seconds > 0.0 {
+            let beta = 1.0 - (-seconds / trend_seconds).exp();
+            let slope = (level - self.level) / seconds;
+            self.per_second += beta * (slope - self.per_second);
+        }
+        self.level = level;
+    }
+
+    /// The highest load until then. A fall is not counted on.
+    fn says(&self, horizon_seconds: f64) -> f64 {
+        (self.level + self.per_second.max(0.0) * horizon_seconds).max(0.0)
+    }
+}
+
+/// What a predictor said, and what came.
+#[derive(Clone, Debug, Default)]
+struct TrackRecord {
+    /// What was said, and about when: `(until, load)`.
+    said: VecDeque<(f64, f64)>,
+    /// When it became known, and what came over what was said.
+    ratios: VecDeque<(f64, f64)>,
+    /// The pinball loss of recent judgements.
+    loss: f64,
+}
+
+impl TrackRecord {
+    fn say(&mut self, until: f64, load: f64) {
+        self.said.push_back((until, load));
+        if self.said.len() > HISTORY {
+            self.said.pop_front();
+        }
+    }
+
+    /// Compares what was said with what has come since.
+    fn judge(&mut self, history: &VecDeque<(f64, f64)>, now: f64) {
+        while let Some((until, said)) = self.said.pop_front_if(|said| said.0 <= now) {
+            let loads = history
+                .iter()
+                .filter(|(at, _)| *at > until - WINDOW_SECONDS + 1e-9 && *at <= until + 1e-9)
+                .map(|round| round.1)
+                .collect::<Vec<_>>();
+            let came = as_steady(&loads);
+            if said > 0.0 && came > 0.0 {
+                let ratio = came / said;
+                self.ratios.push_back((now, ratio));
+                let error = ratio - 1.0;
+                let loss = if error > 0.0 { LOSS_QUANTILE * error } else { (LOSS_QUANTILE - 1.0) * error };
+                self.loss += LOSS_RATE * (loss - self.loss);
+            }
+        }
+        while self.ratios.len() > RATIOS_MAX {
+            self.ratios.pop_front();
+        }
+    }
+
+    fn outlook(&self, says: f64, now: f64) -> Outlook {
+        let mut points = self
+            .ratios
+            .iter()
+            .map(|&(at, ratio)| (ratio, 0.5_f64.powf((now - at) / RATIO_HALF_LIFE_SECONDS)))
+            .chain(PRIOR.map(|ratio| (ratio, PRIOR_WEIGHT)))
+            .collect::<Vec<_>>();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Outlook {
+            points: thin(&points).into_iter().map(|(ratio, weight)| (ratio * says, weight)).collect(),
+            expected_per_second: says,
+        }
+    }
+}
+
+/// The steady load that would make as many requests late as these rounds of load.
+fn as_steady(loads: &[f64]) -> f64 {
+    if loads.is_empty() {
+        return 0.0;
+    }
+    let sum = loads.iter().map(|load| load.powf(STEEPNESS)).sum::<f64>();
+    (sum / loads.len() as f64).powf(1.0 / STEEPNESS)
+}
+
+/// Fewer points of the same distribution: coarse in the middle, each one kept at the upper end, which decides.
+fn thin(sorted: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let total = sorted.iter().map(|point| point.1).sum::<f64>();
+    let kept = sorted.len().min(POINTS / 2);
+    let (body, end) = sorted.split_at(sorted.len() - kept);
+    let mut points = Vec::with_capacity(POINTS);
+    let size = body.len().div_ceil(POINTS / 2).max(1);
+    for chunk in body.chunks(size) {
+        let weight = chunk.iter().map(|point| point.1).sum::<f64>();
+        let mean = chunk.iter().map(|point| point.0 * point.1).sum::<f64>() / weight;
+        points.push((mean, weight / total));
+    }
+    points.extend(end.iter().map(|&(ratio, weight)| (ratio, weight / total)));
+    points
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The outlook after rounds of five seconds of this load.
+    fn after(rounds: usize, load: impl Fn(f64) -> f64) -> Outlook {
+        let mut forecast = Forecast::default();
+        let mut outlook = Outlook::default();
+        for round in 0..rounds {
+            outlook = forecast.next(5.0, load(5.0 * round as f64), 15.0);
+        }
+        outlook
+    }
+
+    fn at_least(outlook: &Outlook, chance: f64) -> f64 {
+        let mut below = 0.0;
+        outlook
+            .points
+            .iter()
+            .find(|point| {
+                below += point.1;
+                below >= chance - 1e-9
+            })
+            .map_or(f64::NAN, |point| point.0)
+    }
+
+    #[test]
+    fn a_steady_load_is_expected_to_stay() {
+        let outlook = after(200, |_| 100.0);
+        assert!((outlook.expected_per_second - 100.0).abs() < 1.0, "{outlook:?}");
+        assert!(at_least(&outlook, 0.95) < 104.0, "{outlook:?}");
+        let weights = outlook.points.iter().map(|point| point.1).sum::<f64>();
+        assert!((weights - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_ramp_is_followed_ahead() {
+        // The middle of the half minute that ends at the horizon.
+        let outlook = after(100, |at| 100.0 + 2.0 * at);
+        let then = 100.0 + 2.0 * (495.0 + 15.0 - 0.5 * WINDOW_SECONDS);
+        assert!((at_least(&outlook, 0.5) / then - 1.0).abs() < 0.03, "{outlook:?}, then {then}");
+    }
+
+    #[test]
+    fn a_fall_is_not_counted_on() {
+        let outlook = after(100, |at| 1000.0 - at);
+        assert!(at_least(&outlook, 0.01) > 0.9 * 505.0, "{outlook:?}");
+    }
+
+    #[test]
+    fn bursts_that_came_are_feared() {
+        let burst = |at: f64| if at % 300.0 < 20.0 { 200.0 } else { 100.0 };
+        let outlook = after(200, burst);
+        assert!(at_least(&outlook, 0.99) > 150.0, "{outlook:?}");
+    }
+
+    #[test]
+    fn what_repeats_is_known_before_it_comes() {
+        let wave = |at: f64| if at % 600.0 < 300.0 { 200.0 } else { 500.0 };
+        // Ten seconds before the fifth rise.
+        let outlook = after(4 * 120 + 58, wave);
+        assert!(at_least(&outlook, 0.5) > 350.0, "{outlook:?}");
+    }
+
+    #[test]
+    fn no_load_gives_no_fear() {
+        let outlook = after(10, |_| 0.0);
+        assert!(outlook.points.iter().all(|point| point.0 == 0.0), "{outlook:?}");
+    }
+}

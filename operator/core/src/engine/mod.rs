@@ -1,0 +1,27 @@
+//! The scaling engine: keeps the latency promise with the fewest replicas.
+//!
+//! Pure: [`Engine::decide`] takes what was observed and gives a [`Decision`]; what it learns stays in the [`Engine`].
+//! In reading order, which is the way of data: `observation` -> `estimate` -> `belief` (`capacity`, and `queue_fit` with
+//! `base` and `latency_model`) and `forecast` with `season` and `startup` -> `propose` -> `decide` with `dependency` and `ceiling` -> [`record`].
+
+mod base;
+mod belief;
+mod capacity;
+mod ceiling;
+mod decide;
+mod dependency;
+mod estimate;
+mod forecast;
+mod latency_model;
+mod observation;
+mod propose;
+mod queue_fit;
+pub mod record;
+mod season;
+mod settings;
+mod startup;
+
+pub use decide::Engine;
+pub use observation::{Cpu, Observation, Pod, Sample};
+pub use record::{Decision, Rule};
+pub use settings::{Settings, Target, VIOLATION_PRICE_DEFAULT};

@@ -1,0 +1,206 @@
+//! The queue of a pod, fitted to the latencies that were seen: which load saturates a pod, and how many workers it has.
+//!
+//! A grid holds how likely each pair is. Each round multiplies in how well a pair explains how many requests fell between a
+//! few edges ([`latency_model`](super::latency_model)); between rounds it is flattened a little, so that what is old counts
+//! less. The shape of all latencies changes with load well before any is late: so the fit tells how far the capacity is
+//! before it is reached. It is a model, and only a witness beside what was seen near the capacity itself.
+
+use super::latency_model::{Base, Tail, UTILIZATION_MAX, wait_exponent};
+use super::settings::Target;
+
+/// Loads that the grid holds.
+const ROWS: usize = 96;
+/// Workers that a pod may have. Beyond the last there is next to no wait before saturation.
+const WORKERS: [f64; 6] = [1.0, 2.0, 4.0, 8.0, 16.0, 64.0];
+const COLUMNS: usize = WORKERS.len();
+/// Ratio of neighbouring loads while little is known: the grid spans four orders of magnitude.
+const STEP_COARSE: f64 = 0.10;
+/// Ratio of neighbouring loads once the load is known well: the grid spans a factor of ten.
+const STEP_FINE: f64 = 0.025;
+/// Below this spread of the logarithm the fine grid is used.
+const SPREAD_FINE: f64 = 0.25;
+/// What is left of old evidence after a second: half after eight minutes.
+const KEPT_PER_SECOND: f64 = 0.9986;
+/// A second counts as at most this many independent requests: requests that wait in the same queue are late together.
+const REQUESTS_MAX_PER_SECOND: f64 = 15.0;
+
+/// How likely each load that saturates a pod is, with each number of workers.
+#[derive(Clone, Debug)]
+pub struct QueueFit {
+    /// Logarithm of the load in the first row.
+    first: f64,
+    step: f64,
+    /// Logarithms of weights, `ROWS` times `COLUMNS`; the largest is 0.
+    log_weights: Vec<f64>,
+}
+
+/// What pods did in a round, seen as evidence.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// Seconds that the round covers.
+    pub seconds: f64,
+    /// Load of one pod.
+    pub per_pod_per_second: f64,
+    /// Requests between the edges of the tails: up to the first, up to the second, …, over the last.
+    pub counts: &'a [f64],
+}
+
+impl QueueFit {
+    /// Nothing is known but that a pod carries about `guess_per_second`, give or take `spread` (of the logarithm).
+    pub fn around(guess_per_second: f64, spread: f64) -> Self {
+        let step = if spread < SPREAD_FINE { STEP_FINE } else { STEP_COARSE };
+        let centre = guess_per_second.max(1e-6).ln();
+        let first = centre - step * (ROWS as f64 - 1.0) / 2.0;
+        let log_weights = (0..ROWS)
+            .flat_map(|row| {
+                let off = (first + step * row as f64 - centre) / spread;
+                std::iter::repeat_n(-0.5 * off * off, COLUMNS)
+            })
+            .collect();
+        Self { first, step, log_weights }
+    }
+
+    /// Nothing is known but that a pod carries between `low` and `high`, and anything between is as likely.
+    pub fn between(low_per_second: f64, high_per_second: f64) -> Self {
+        let mut fit =
+            Self::around((low_per_second * high_per_second).sqrt(), (high_per_second / low_per_second).ln());
+        let (low, high) = (low_per_second.ln(), high_per_second.ln());
+        let (first, step) = (fit.first, fit.step);
+        for (row, weights) in fit.log_weights.chunks_exact_mut(COLUMNS).enumerate() {
+            let log = first + step * row as f64;
+            let outside = (low - log).max(log - high).max(0.0) / step;
+            weights.fill(-outside);
+        }
+        fit
+    }
+
+    /// Forgets some, for the `seconds` that passed.
+    pub fn forget(&mut self, seconds: f64) {
+        let kept = KEPT_PER_SECOND.powf(seconds);
+        for weight in &mut self.log_weights {
+            *weight *= kept;
+        }
+        self.settle();
+    }
+
+    /// Learns from latencies: `tails` are the model's edges, ascending.
+    pub fn learn(&mut self, tails: &[Tail], evidence: Evidence<'_>) {
+        let total = evidence.counts.iter().sum::<f64>();
+        if total <= 0.0 || evidence.per_pod_per_second <= 0.0 {
+            return;
+        }
+        let most = REQUESTS_MAX_PER_SECOND * evidence.seconds;
+        let weight = most / (most + total);
+        for row in 0..ROWS {
+            let saturation = self.log_load(row).exp();
+            let utilization = evidence.per_pod_per_second / saturation;
+            let log_utilization = utilization.min(UTILIZATION_MAX).ln();
+            for (column, workers) in WORKERS.into_iter().enumerate() {
+                let busy = (wait_exponent(workers) * log_utilization).exp();
+                let mut above = 1.0;
+                let mut log_likelihood = 0.0;
+                for (tail, count) in tails.iter().zip(evidence.counts) {
+                    let over = tail.over(saturation, utilization, busy).min(above);
+                    log_likelihood += count * (above - over).max(1e-4).ln();
+                    above = over;
+                }
+                let last = evidence.counts.last().copied().unwrap_or(0.0);
+                log_likelihood += last * above.max(1e-4).ln();
+                self.log_weights[row * COLUMNS + column] += weight * log_likelihood;
+            }
+        }
+        self.settle();
+    }
+
+    /// Mean and spread of the logarithm of the saturating load.
+    pub fn saturation(&self) -> (f64, f64) {
+        let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
+        for (row, weights) in self.log_weights.chunks_exact(COLUMNS).enumerate() {
+            let weight = weights.iter().map(|weight| weight.exp()).sum::<f64>();
+            let log = self.log_load(row);
+            sum += weight;
+            first += weight * log;
+            second += weight * log * log;
+        }
+        let mean = first / sum;
+        (mean, (second / sum - mean * mean).max(0.0).sqrt())
+    }
+
+    /// Mean and spread of the logarithm of the load at which the share over a target equals its budget.
+    pub fn capacity(&self, base: &Base, target: Target, tail: &Tail) -> (f64, f64) {
+        let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
+        for (row, weights) in self.log_weights.chunks_exact(COLUMNS).enumerate() {
+            for (&weight, workers) in weights.iter().zip(WORKERS).filter(|(weight, _)| **weight > -6.0) {
+                let saturation = self.log_load(row).exp();
+                let log = carried(base, target, tail, saturation, wait_exponent(workers)).ln();
+                let weight = weight.exp();
+                sum += weight;
+                first += weight * log;
+                second += weight * log * log;
+            }
+        }
+        let mean = first / sum;
+        (mean, (second / sum - mean * mean).max(0.0).sqrt())
+    }
+
+    fn log_load(&self, row: usize) -> f64 {
+        self.first + self.step * row as f64
+    }
+
+    /// Scales the weights, and moves or refines the grid when what is likely comes near its end or is known well.
+    fn settle(&mut self) {
+        let most = self.log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        for weight in &mut self.log_weights {
+            *weight = (*weight - most).max(-60.0);
+        }
+        let (mean, spread) = self.saturation();
+        let row = (mean - self.first) / self.step;
+        let step = if spread < 0.6 * SPREAD_FINE {
+            STEP_FINE
+        } else if spread > SPREAD_FINE {
+            STEP_COARSE
+        } else {
+            self.step
+        };
+        let near_end = row < ROWS as f64 * 0.2 || row > ROWS as f64 * 0.8;
+        if near_end || (step - self.step).abs() > f64::EPSILON {
+            self.resample(mean, step);
+        }
+    }
+
+    fn resample(&mut self, centre: f64, step: f64) {
+        let first = centre - step * (ROWS as f64 - 1.0) / 2.0;
+        let mut log_weights = vec![0.0; ROWS * COLUMNS];
+        for row in 0..ROWS {
+            let place = (first + step * row as f64 - self.first) / self.step;
+            let inside = place.clamp(0.0, (ROWS - 1) as f64);
+            let lower = (inside as usize).min(ROWS - 2);
+            let part = inside - lower as f64;
+            // Beyond the old grid the weight goes on falling.
+            let outside = (place - inside).abs() * self.step / STEP_COARSE;
+            for column in 0..COLUMNS {
+                let at = |row: usize| self.log_weights[row * COLUMNS + column];
+                log_weights[row * COLUMNS + column] =
+                    at(lower) * (1.0 - part) + at(lower + 1) * part - outside;
+            }
+        }
+        (self.first, self.step, self.log_weights) = (first, step, log_weights);
+    }
+}
+
+/// The load of one pod at which `share` of what the target allows is over it.
+fn carried(base: &Base, target: Target, tail: &Tail, saturation: f64, exponent: f64) -> f64 {
+    let unloaded = base.over(target.latency.as_secs_f64());
+    // A target that requests miss without any wait: what waits add must stay small beside it.
+    let allowed = target.budget().max(1.1 * unloaded + 0.1 * target.budget());
+    let (mut low, mut high) = (0.0_f64, UTILIZATION_MAX);
+    for _ in 0..14 {
+        let middle = f64::midpoint(low, high);
+        if tail.over(saturation, middle, middle.powf(exponent)) <= allowed {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    saturation * f64::midpoint(low, high)
+}

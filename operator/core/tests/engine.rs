@@ -1,0 +1,314 @@
+//! The engine on input that is broken, scarce or absurd: it holds, it says why, and it never panics.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use plimsoll_core::engine::{
+    Decision, Engine, Observation, Pod, Rule, Sample, Settings, Target, VIOLATION_PRICE_DEFAULT,
+};
+use plimsoll_core::histogram::{Rejection, Snapshot};
+use proptest::prelude::*;
+
+const PERIOD_SECONDS: i64 = 5;
+/// Upper edges of the pods' histograms, in milliseconds; the target is one of them.
+const EDGES_MS: [f64; 8] = [10.0, 20.0, 50.0, 100.0, 150.0, 250.0, 500.0, 1000.0];
+
+fn settings() -> Settings {
+    Settings {
+        targets: vec![Target { quantile: 0.99, latency: Duration::from_millis(250) }],
+        min: 2,
+        max: 20,
+        period: Duration::from_secs(5),
+        violation_price: VIOLATION_PRICE_DEFAULT,
+    }
+}
+
+/// Pods that all do the same, and say so as long as they are not told otherwise.
+struct World {
+    engine: Engine,
+    settings: Settings,
+    round: i64,
+    replicas: u32,
+    /// Requests per bucket that each pod has counted, the overflow last.
+    counts: [f64; 9],
+    in_flight: f64,
+}
+
+impl World {
+    fn new(replicas: u32) -> Self {
+        Self {
+            engine: Engine::default(),
+            settings: settings(),
+            round: 0,
+            replicas,
+            counts: [0.0; 9],
+            in_flight: 0.0,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(1_900_000_000).unwrap()
+            + SignedDuration::from_secs(self.round * PERIOD_SECONDS)
+    }
+
+    /// Each pod answers so many requests a second, this share of them late, the others in 30 ms.
+    fn serve(&mut self, per_pod_per_second: f64, late_share: f64) {
+        self.round += 1;
+        let requests = (per_pod_per_second * PERIOD_SECONDS as f64).round();
+        let late = (requests * late_share).round();
+        self.counts[2] += requests - late;
+        self.counts[6] += late;
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, Rejection> {
+        let mut up_to = 0.0;
+        let edges = EDGES_MS.map(|ms| ms / 1000.0).into_iter().chain([f64::INFINITY]);
+        let cumulative = edges
+            .zip(self.counts)
+            .map(|(edge, count)| {
+                up_to += count;
+                (edge, up_to)
+            })
+            .collect();
+        Snapshot::new(cumulative, Some(self.in_flight), Some(0.0))
+    }
+
+    fn observation(&self) -> Observation {
+        let started = Timestamp::from_second(1_800_000_000).unwrap();
+        let pods = (0..self.replicas).map(|index| Pod {
+            uid: index.to_string(),
+            template: 1,
+            created_at: started,
+            ready_at: Some(started + SignedDuration::from_secs(3)),
+            sample: Some(Sample { at: self.now(), reading: self.snapshot(), cpu: None }),
+        });
+        Observation {
+            now: self.now(),
+            current: self.replicas,
+            template: 1,
+            rolling_out: false,
+            pods: pods.collect(),
+        }
+    }
+
+    fn decide(&mut self, observation: &Observation) -> Decision {
+        self.engine.decide(observation, &self.settings)
+    }
+
+    /// Rounds of the same, in which the wanted replicas come at once and share the load; the last decision.
+    fn run(&mut self, rounds: usize, per_second: f64, late_share: impl Fn(f64) -> f64) -> Decision {
+        let mut last = None;
+        for _ in 0..rounds {
+            let per_pod = per_second / f64::from(self.replicas);
+            self.serve(per_pod, late_share(per_pod));
+            let decision = self.decide(&self.observation());
+            self.replicas = decision.to;
+            last = Some(decision);
+        }
+        last.unwrap()
+    }
+}
+
+/// Late requests of a pod that carries 50 requests a second.
+fn late(per_pod: f64) -> f64 {
+    (0.002 + 0.008 * (per_pod / 50.0).powi(8)).min(0.9)
+}
+
+#[test]
+fn the_right_number_is_found_from_either_side() {
+    for start in [3, 15] {
+        let mut world = World::new(start);
+        let decision = world.run(240, 400.0, late);
+        assert!((9..=11).contains(&decision.to), "from {start}: {decision:?}");
+        let capacity = decision.capacity.unwrap();
+        assert!((35.0..65.0).contains(&capacity.low_per_second), "{capacity:?}");
+    }
+}
+
+#[test]
+fn no_pod_that_can_be_read_is_no_reason_to_move() {
+    let mut world = World::new(8);
+    world.run(60, 300.0, late);
+    let before = world.replicas;
+    for rejection in [Rejection::Timeout, Rejection::HistogramMissing, Rejection::InvalidCount] {
+        for _ in 0..60 {
+            world.serve(0.0, 0.0);
+            let mut observation = world.observation();
+            for pod in &mut observation.pods {
+                pod.sample.as_mut().unwrap().reading = Err(rejection);
+            }
+            let decision = world.decide(&observation);
+            assert_eq!((decision.to, decision.rule), (before, Rule::Blind));
+            assert_eq!(decision.inputs.excluded[rejection.as_str()], before as usize);
+        }
+    }
+}
+
+#[test]
+fn half_of_the_pods_are_enough_and_stand_for_the_others() {
+    let mut world = World::new(10);
+    world.run(240, 400.0, late);
+    let before = world.replicas;
+    let mut last = None;
+    for _ in 0..24 {
+        world.serve(400.0 / f64::from(before), late(400.0 / f64::from(before)));
+        let mut observation = world.observation();
+        for pod in observation.pods.iter_mut().take(before as usize / 2) {
+            pod.sample.as_mut().unwrap().reading = Err(Rejection::Timeout);
+        }
+        last = Some(world.decide(&observation));
+    }
+    let last = last.unwrap();
+    assert!((last.inputs.offered_per_second - 400.0).abs() < 20.0, "{:?}", last.inputs);
+    assert!(last.to.abs_diff(before) <= 1, "{last:?}");
+}
+
+#[test]
+fn a_pod_that_claims_the_impossible_is_left_out() {
+    let mut world = World::new(8);
+    world.run(240, 320.0, late);
+    let before = world.replicas;
+    let mut decision = None;
+    for round in 1..12 {
+        world.serve(320.0 / f64::from(before), 0.002);
+        let mut observation = world.observation();
+        let lie = vec![(0.25, 1e9 * f64::from(round)), (f64::INFINITY, 1e9 * f64::from(round))];
+        observation.pods[0].sample.as_mut().unwrap().reading = Snapshot::new(lie, Some(0.0), Some(0.0));
+        decision = Some(world.decide(&observation));
+    }
+    let decision = decision.unwrap();
+    assert_eq!(decision.inputs.excluded["Implausible"], 1);
+    assert!(decision.to.abs_diff(before) <= 1, "{decision:?}");
+}
+
+#[test]
+fn a_restart_of_all_pods_is_no_negative_load() {
+    let mut world = World::new(8);
+    world.run(60, 320.0, late);
+    world.counts = [0.0; 9];
+    let decision = world.run(1, 320.0, late);
+    assert!((decision.inputs.offered_per_second - 320.0).abs() < 20.0, "{:?}", decision.inputs);
+}
+
+#[test]
+fn no_traffic_at_all_goes_to_the_fewest() {
+    let mut world = World::new(10);
+    world.run(120, 400.0, late);
+    let decision = world.run(240, 0.0, |_| 0.0);
+    assert_eq!(decision.to, 2, "{decision:?}");
+}
+
+#[test]
+fn one_request_a_minute_never_moves_anything_up() {
+    let mut world = World::new(2);
+    for round in 0..240 {
+        world.serve(if round % 12 == 0 { 0.2 } else { 0.0 }, 0.0);
+        let decision = world.decide(&world.observation());
+        assert_eq!(decision.to, 2, "{decision:?}");
+    }
+}
+
+#[test]
+fn a_few_late_requests_among_few_are_held_and_not_answered() {
+    let mut world = World::new(5);
+    let decision = world.run(100, 0.4, |_| 0.5);
+    assert!(decision.to <= 5, "{decision:?}");
+}
+
+#[test]
+fn a_target_below_what_a_request_takes_does_not_run_to_the_most() {
+    let mut world = World::new(6);
+    let decision = world.run(240, 120.0, |_| 0.2);
+    assert_eq!(decision.rule, Rule::DependencyBound, "{decision:?}");
+    assert!(decision.to <= 6, "{decision:?}");
+}
+
+#[test]
+fn a_target_just_below_what_a_request_takes_is_said_to_be_unmeetable() {
+    let mut world = World::new(6);
+    let decision = world.run(240, 120.0, |_| 0.02);
+    assert!(decision.capacity.unwrap().unmeetable, "{decision:?}");
+    assert!(decision.to < world.settings.max, "{decision:?}");
+}
+
+#[test]
+fn more_replicas_that_do_not_help_are_given_back() {
+    let mut world = World::new(6);
+    world.run(120, 240.0, late);
+    let useful = world.replicas;
+    let mut highest = useful;
+    let mut bound = false;
+    // From now on a third of the requests is late, whatever the replicas.
+    for _ in 0..120 {
+        let per_pod = 240.0 / f64::from(world.replicas);
+        world.serve(per_pod, 0.33);
+        let decision = world.decide(&world.observation());
+        world.replicas = decision.to;
+        highest = highest.max(decision.to);
+        bound |= decision.rule == Rule::DependencyBound;
+    }
+    assert!(bound);
+    assert!(world.replicas <= useful + 1, "{} of {useful}", world.replicas);
+    assert!(highest <= 4 * useful, "{highest} of {useful}");
+}
+
+#[test]
+fn bounds_that_contradict_each_other_are_no_panic() {
+    let mut world = World::new(4);
+    (world.settings.min, world.settings.max) = (9, 3);
+    let decision = world.run(30, 200.0, late);
+    assert_eq!(decision.to, 9, "the fewest win: {decision:?}");
+}
+
+#[test]
+fn a_clock_that_jumps_is_survived() {
+    let mut world = World::new(8);
+    world.run(60, 320.0, late);
+    world.round -= 720;
+    world.run(12, 320.0, late);
+    world.round += 7200;
+    let decision = world.run(120, 320.0, late);
+    assert!((6..=10).contains(&decision.to), "{decision:?}");
+}
+
+#[test]
+fn the_record_is_stable() {
+    let mut world = World::new(8);
+    let decision = world.run(60, 320.0, late);
+    let record = serde_json::to_value(&decision).unwrap();
+    let fields = record.as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>();
+    let known = ["capacity", "cheapest", "counterfactuals", "from", "inputs", "outlook", "rule", "to"];
+    assert_eq!(fields, known);
+    assert_eq!(decision.counterfactuals.len(), 3);
+    assert!(decision.counterfactuals[0].violation_chance >= decision.counterfactuals[2].violation_chance);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn anything_gives_a_number_within_the_bounds(
+        rounds in prop::collection::vec(
+            (0.0..1e6_f64, 0.0..1.0_f64, 0.0..1e9_f64, 0_usize..4, -3_i64..10),
+            1..60,
+        ),
+    ) {
+        let mut world = World::new(5);
+        for (per_pod, late, in_flight, unread, jump) in rounds {
+            world.round += jump;
+            world.serve(per_pod, late);
+            world.in_flight = in_flight;
+            let mut observation = world.observation();
+            for pod in observation.pods.iter_mut().take(unread) {
+                pod.sample.as_mut().unwrap().reading = Err(Rejection::InvalidCount);
+            }
+            let decision = world.decide(&observation);
+            prop_assert!((2..=20).contains(&decision.to), "{decision:?}");
+            for counterfactual in &decision.counterfactuals {
+                prop_assert!((0.0..=1.0).contains(&counterfactual.violation_chance), "{decision:?}");
+            }
+            world.replicas = decision.to;
+        }
+    }
+}
