@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::case::Case;
-use super::goals::goals;
+use super::goals::{Goal, goals};
 use super::results::{Rate, Results};
 use super::server::Server;
 use super::stats::{Spread, ratio};
@@ -14,7 +14,7 @@ use super::stats::{Spread, ratio};
 const BEGIN: &str = "<!-- results: written by `cargo xtask bench api --publish` -->";
 const END: &str = "<!-- end of results -->";
 /// What a table has where nothing was measured.
-const NONE: &str = "–";
+pub(super) const NONE: &str = "–";
 
 /// The tables.
 pub fn render(results: &Results) -> String {
@@ -30,8 +30,15 @@ pub fn render(results: &Results) -> String {
     latencies(&mut out, results);
     memory_and_baseline(&mut out, results);
     not_offered(&mut out, results);
-    let _ = writeln!(out, "### Goals\n\n| goal | found | |\n|---|---|---|");
-    for goal in goals(results) {
+    let _ = writeln!(out, "### Goals\n");
+    goals_table(&mut out, &goals(results));
+    out
+}
+
+/// A row for each goal, with a verdict.
+pub(super) fn goals_table(out: &mut String, goals: &[Goal]) {
+    let _ = writeln!(out, "| goal | found | |\n|---|---|---|");
+    for goal in goals {
         let verdict = match goal.met {
             Some(true) => "met",
             Some(false) => "**missed**",
@@ -40,7 +47,6 @@ pub fn render(results: &Results) -> String {
         let found = goal.found.as_deref().unwrap_or(NONE);
         let _ = writeln!(out, "| {} | {found} | {verdict} |", goal.text);
     }
-    out
 }
 
 /// Puts rendered results between the marks of a page.
@@ -48,16 +54,21 @@ pub fn render(results: &Results) -> String {
 /// # Errors
 /// When the page or a mark is missing, or it cannot be written.
 pub fn publish(page: &Path, rendered: &str) -> Result<()> {
+    publish_between(page, BEGIN, rendered)
+}
+
+/// The same between `begin` and the next end.
+pub(super) fn publish_between(page: &Path, begin: &str, rendered: &str) -> Result<()> {
     let text = std::fs::read_to_string(page).with_context(|| format!("read {}", page.display()))?;
-    let text = replace(&text, rendered)
-        .with_context(|| format!("{} has no `{BEGIN}` or `{END}`", page.display()))?;
+    let text = replace(&text, begin, rendered)
+        .with_context(|| format!("{} has no `{begin}` or `{END}`", page.display()))?;
     std::fs::write(page, text).with_context(|| format!("write {}", page.display()))
 }
 
-fn replace(page: &str, rendered: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
+fn replace(page: &str, begin: &str, rendered: &str) -> Option<String> {
+    let (before, rest) = page.split_once(begin)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", rendered.trim()))
+    Some(format!("{before}{begin}\n\n{}\n\n{END}{after}", rendered.trim()))
 }
 
 fn heading(out: &mut String, results: &Results) {
@@ -323,13 +334,16 @@ mod tests {
     #[test]
     fn replaces_only_what_is_between_the_marks() {
         let page = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        assert_eq!(replace(&page, "new\n").unwrap(), format!("before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"));
-        assert_eq!(replace("no marks", "new"), None);
+        assert_eq!(
+            replace(&page, BEGIN, "new\n").unwrap(),
+            format!("before\n{BEGIN}\n\nnew\n\n{END}\nafter\n")
+        );
+        assert_eq!(replace("no marks", BEGIN, "new"), None);
     }
 
     #[test]
     fn the_page_has_the_marks() {
         let page = std::fs::read_to_string(crate::paths::project().join("docs/benchmarks.md")).unwrap();
-        assert!(replace(&page, "").is_some());
+        assert!(replace(&page, BEGIN, "").is_some());
     }
 }

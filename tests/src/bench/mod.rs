@@ -14,6 +14,7 @@ pub mod probe;
 pub mod process;
 pub mod results;
 pub mod rivals;
+pub mod scaling;
 pub mod server;
 pub mod stats;
 pub mod sustained;
@@ -56,6 +57,8 @@ pub enum Command {
     Api(Options),
     /// Compares the API's own latency histogram with what its clients feel, below and above the capacity of its CPU quota.
     Latency(bench_latency::Options),
+    /// Runs the scaling engine beside HPA, KEDA, Knative and an oracle in the simulator, on traces and changing services.
+    Scaling(scaling::Options),
 }
 
 /// How it is measured.
@@ -119,6 +122,7 @@ pub async fn run(command: Command) -> Result<()> {
     let options = match command {
         Command::Api(options) => options,
         Command::Latency(options) => return bench_latency::run(options).await,
+        Command::Scaling(options) => return scaling::run(options).await,
     };
     let machine = Machine::read()?;
     host::install_bench_packages().await?;

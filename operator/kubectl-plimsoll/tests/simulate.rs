@@ -1,0 +1,105 @@
+//! The command as a user runs it. `UPDATE_GOLDEN=1 cargo test -p kubectl-plimsoll` writes the golden output anew.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn golden(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests", "golden", name].iter().collect()
+}
+
+fn simulate(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kubectl-plimsoll")).arg("simulate").args(arguments).output().unwrap()
+}
+
+fn shop(arguments: &[&str]) -> Output {
+    let (manifest, trace) = (golden("app.yaml"), golden("history.csv"));
+    let mut all = vec!["--manifest", manifest.to_str().unwrap(), "--trace", trace.to_str().unwrap()];
+    all.extend(arguments);
+    simulate(&all)
+}
+
+fn told(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[track_caller]
+fn fails(output: &Output, message: &str) {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "it went well");
+    assert!(error.contains(message), "{message}\n\n{error}");
+}
+
+#[test]
+fn the_table_is_as_committed() {
+    let table = told(&shop(&["--service-time", "50ms", "--price-per-replica-hour", "0.04"]));
+    let file = golden("simulate.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&file, &table).unwrap();
+    }
+    assert_eq!(table, std::fs::read_to_string(&file).unwrap_or_default(), "UPDATE_GOLDEN=1 writes it anew");
+}
+
+#[test]
+fn json_has_the_same_numbers_and_no_cost_without_a_price() {
+    let arguments = ["--service-time", "50ms", "--json"];
+    let report: serde_json::Value = serde_json::from_str(&told(&shop(&arguments))).unwrap();
+    assert_eq!(report["rows"].as_array().unwrap().len(), 3);
+    assert_eq!(report["rows"][0]["policy"], "Plimsoll");
+    assert!(report["rows"][0].get("cost").is_none());
+    let table = std::fs::read_to_string(golden("simulate.txt")).unwrap();
+    let hours = format!("{:.2}", report["rows"][1]["replicaHours"].as_f64().unwrap());
+    assert!(table.contains(&hours), "{hours}\n{table}");
+}
+
+#[test]
+fn a_target_below_what_an_idle_pod_takes_is_refused() {
+    fails(&shop(&["--service-time", "200ms"]), "no number of replicas keeps it; raise the target");
+    fails(
+        &shop(&["--service-time", "200ms"]),
+        "spec.latency.p99: 250ms is below what 99 of 100 requests take",
+    );
+}
+
+#[test]
+fn what_is_missing_or_wrong_is_told_with_what_to_write() {
+    fails(&shop(&[]), "write --service-time, such as --service-time 50ms");
+    fails(&shop(&["--service-time", "fast"]), "write a number and its unit");
+    fails(&shop(&["--service-time", "0ms"]), "write a duration above 0");
+    fails(
+        &shop(&["--service-time", "5ms", "--cpu-time", "9ms"]),
+        "a request computes no longer than it takes",
+    );
+    fails(&shop(&["--service-time", "5ms", "--price-per-replica-hour=-1"]), "write a price of 0 or more");
+    let folder = tempfile::tempdir().unwrap();
+    let bad = folder.path().join("bad.csv");
+    for (text, message) in [
+        ("", "bad.csv: it holds no load; write lines of `second,requests_per_second`"),
+        ("0,5\n60,-2\n", "bad.csv:2: the rate is -2"),
+    ] {
+        std::fs::write(&bad, text).unwrap();
+        let manifest = golden("app.yaml");
+        let files = ["--manifest", manifest.to_str().unwrap(), "--trace", bad.to_str().unwrap()];
+        fails(&simulate(&[&files[..], &["--service-time", "50ms"]].concat()), message);
+    }
+    let missing = folder.path().join("missing.yaml");
+    let files = ["--manifest", missing.to_str().unwrap(), "--trace", bad.to_str().unwrap()];
+    fails(&simulate(&files), "missing.yaml");
+}
+
+/// The same manifest, without an image: the bundled API, whose requests have been measured.
+#[test]
+fn the_bundled_apis_requests_need_no_service_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = folder.path().join("app.yaml");
+    let text = std::fs::read_to_string(golden("app.yaml")).unwrap();
+    let text = text.replace("  image: ghcr.io/acme/shop:1.4.2\n", "");
+    std::fs::write(&manifest, text).unwrap();
+    let trace = folder.path().join("history.csv");
+    std::fs::write(&trace, "2026-11-25T14:00:00Z,50\n2026-11-25T14:05:00Z,60\n").unwrap();
+    let table =
+        told(&simulate(&["--manifest", manifest.to_str().unwrap(), "--trace", trace.to_str().unwrap()]));
+    assert!(table.contains("never more than one replica"), "{table}");
+    assert!(table.contains("from 2026-11-25T14:00:00Z on"), "{table}");
+}

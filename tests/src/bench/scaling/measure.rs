@@ -1,0 +1,356 @@
+//! Runs every policy on a case.
+
+use plimsoll_simulator::engine::Plimsoll;
+use plimsoll_simulator::oracle;
+use plimsoll_simulator::peers::hindsight::{self, Found};
+use plimsoll_simulator::peers::settings::{Family, Setting, customary, grids};
+use plimsoll_simulator::suite::{CHANGE_AT, STEP_AT};
+use plimsoll_simulator::{Outcome, Scenario, run};
+
+use super::case::Case;
+use super::results::{After, CaseRuns, Role, Run};
+
+/// Minutes in a row that must keep the promise before it counts as kept again.
+const KEPT_MINUTES: usize = 5;
+/// A peer is looked at more closely in hindsight while its best of the grid needs at most so many times the replica-hours of
+/// the best peer's: half a step of the grid is far less.
+const WITHIN_REACH: f64 = 1.4;
+
+/// How thoroughly hindsight looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Every so many settings of the grid.
+    pub stride: usize,
+    /// How often the step around the best is halved.
+    pub halvings: u32,
+}
+
+impl Effort {
+    /// To about one part in a hundred.
+    pub const FULL: Self = Self { stride: 1, halvings: 3 };
+    /// To about one part in ten.
+    pub const QUICK: Self = Self { stride: 2, halvings: 1 };
+
+    /// The settings of the grid that are tried, by peer.
+    pub fn grids(self) -> Vec<(Family, Vec<Setting>)> {
+        let thinned = |settings: Vec<Setting>| settings.into_iter().step_by(self.stride).collect();
+        grids().into_iter().map(|(family, settings)| (family, thinned(settings))).collect()
+    }
+}
+
+/// A moment of a run, for the picture.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Since the start.
+    pub second: f64,
+    /// Requests a second.
+    pub load: f64,
+    /// Ready replicas of Plimsoll, the oracle and the best peer in hindsight.
+    pub ready: [f64; 3],
+}
+
+/// A case's runs, and how its first one went.
+pub struct Measured {
+    /// The runs.
+    pub case: CaseRuns,
+    /// What the best peer in hindsight was, in the first run.
+    pub best_peer: String,
+    /// How the first run went.
+    pub timeline: Vec<Moment>,
+}
+
+/// Everything but [`Role::Suite`], which needs all cases to be measured before.
+pub fn measure(case: &Case, effort: Effort) -> Measured {
+    let seconds = case.scenarios.first().map_or(0, |scenario| scenario.trace.duration().as_secs());
+    let mut measured = Measured {
+        case: CaseRuns {
+            trace: case.trace.clone(),
+            service: case.service,
+            changing: case.changing,
+            seconds,
+            peak_requests_per_second: case.scenarios.iter().map(|scenario| scenario.trace.peak()).collect(),
+            runs: Vec::new(),
+        },
+        best_peer: String::new(),
+        timeline: Vec::new(),
+    };
+    // What was best with the first seed: where hindsight begins with the others.
+    let mut known: Vec<Setting> = Vec::new();
+    for (index, scenario) in case.scenarios.iter().enumerate() {
+        let (_, oracle) = oracle::best(scenario);
+        let plimsoll = run(scenario, &mut Plimsoll::new(scenario));
+        let judge = Judge { case, scenario, oracle: &oracle };
+        let runs = &mut measured.case.runs;
+        runs.push(judge.run(Role::Oracle, None, &oracle));
+        runs.push(judge.run(Role::Plimsoll, None, &plimsoll));
+        for setting in customary() {
+            let found = Found::of(scenario, setting);
+            runs.push(judge.run(Role::Customary, Some(setting), &found.outcome));
+        }
+        let started: Vec<Found> = if index == 0 {
+            let mut started = Vec::new();
+            for (_, settings) in effort.grids() {
+                let tried: Vec<Found> =
+                    settings.into_iter().map(|setting| Found::of(scenario, setting)).collect();
+                let judged = |found: &Found| judge.run(Role::Grid, Some(found.setting), &found.outcome);
+                runs.extend(tried.iter().map(judged));
+                started.extend(hindsight::best(tried));
+            }
+            started
+        } else {
+            known.iter().map(|&setting| Found::of(scenario, setting)).collect()
+        };
+        let found = refine(scenario, started, effort);
+        runs.extend(
+            found.iter().map(|found| judge.run(Role::Hindsight, Some(found.setting), &found.outcome)),
+        );
+        if index == 0 {
+            known = found.iter().map(|found| found.setting).collect();
+            if let Some(best) = hindsight::best(found) {
+                measured.timeline = timeline(&plimsoll, &oracle, &best.outcome);
+                measured.best_peer = best.outcome.policy;
+            }
+        }
+    }
+    measured
+}
+
+/// Looks closer at the peers that can still be the best.
+fn refine(scenario: &Scenario, started: Vec<Found>, effort: Effort) -> Vec<Found> {
+    let Some(best) = hindsight::best(started.iter().cloned()) else { return started };
+    let violations = best.outcome.score().violation_minutes;
+    let within_reach = |found: &Found| {
+        found.outcome.replica_seconds <= WITHIN_REACH * best.outcome.replica_seconds
+            // A setting that is too tight by less than a step of the grid may be off by some minutes.
+            && found.outcome.score().violation_minutes <= violations + 5
+    };
+    let refined = |found: Found| {
+        if within_reach(&found) { hindsight::refine(scenario, found, effort.halvings) } else { found }
+    };
+    started.into_iter().map(refined).collect()
+}
+
+/// The suite's best settings on a case; those that the grid has tried already are not run again.
+pub fn measure_suite(case: &Case, measured: &CaseRuns, settings: &[Setting]) -> Vec<Run> {
+    let mut runs = Vec::new();
+    for scenario in &case.scenarios {
+        for &setting in settings {
+            let tried = measured
+                .runs
+                .iter()
+                .find(|run| (run.role, run.seed, run.setting) == (Role::Grid, scenario.seed, Some(setting)));
+            if let Some(tried) = tried {
+                runs.push(Run { role: Role::Suite, ..tried.clone() });
+                continue;
+            }
+            let outcome = Found::of(scenario, setting).outcome;
+            // Useless rises are judged against the oracle's run, which is gone; a run is not judged so in this role.
+            runs.push(Judge { case, scenario, oracle: &outcome }.run(Role::Suite, Some(setting), &outcome));
+        }
+    }
+    runs
+}
+
+/// Of each peer, the setting of the grid with the least J at κ = 10, as a multiple of the oracle's, on the mean of the
+/// steady cases; nothing where there is none.
+pub fn suite_settings(cases: &[CaseRuns], effort: Effort) -> Vec<Setting> {
+    const KAPPA: f64 = 10.0;
+    if cases.iter().all(|case| case.changing) {
+        return Vec::new();
+    }
+    let cost = |setting: Setting| {
+        let mut costs = Vec::new();
+        for case in cases.iter().filter(|case| !case.changing) {
+            let of = |role: Role, setting: Option<Setting>| {
+                case.runs.iter().find(|run| (run.role, run.setting) == (role, setting))
+            };
+            if let (Some(own), Some(oracle)) = (of(Role::Grid, Some(setting)), of(Role::Oracle, None)) {
+                costs.push(own.score.cost(KAPPA) / oracle.score.cost(KAPPA));
+            }
+        }
+        costs.iter().sum::<f64>() / costs.len().max(1) as f64
+    };
+    let best = |settings: Vec<Setting>| settings.into_iter().min_by(|&a, &b| cost(a).total_cmp(&cost(b)));
+    effort.grids().into_iter().filter_map(|(_, settings)| best(settings)).collect()
+}
+
+/// Turns an outcome into what is kept of it.
+struct Judge<'a> {
+    case: &'a Case,
+    scenario: &'a Scenario,
+    oracle: &'a Outcome,
+}
+
+impl Judge<'_> {
+    fn run(&self, role: Role, setting: Option<Setting>, outcome: &Outcome) -> Run {
+        let Self { case, scenario, oracle } = *self;
+        let on_step = !case.changing && case.trace == "step";
+        let judged = matches!(role, Role::Plimsoll | Role::Customary | Role::Hindsight);
+        Run {
+            seed: scenario.seed,
+            role,
+            policy: outcome.policy.clone(),
+            setting,
+            score: outcome.score(),
+            after: case.changing.then(|| after(outcome)),
+            step_seconds: on_step.then(|| first_rise(outcome, f64::from(STEP_AT))).flatten(),
+            useless_rises: (judged && scenario.dependency.is_some())
+                .then(|| useless_rises(scenario, outcome, oracle)),
+        }
+    }
+}
+
+fn after(outcome: &Outcome) -> After {
+    let change = (CHANGE_AT.as_secs() / 60) as usize;
+    let later = outcome.minutes.get(change..).unwrap_or_default();
+    let kept = |minutes: &[plimsoll_simulator::score::Minute]| minutes.iter().all(|minute| !minute.violated);
+    let minutes_until_kept = later.windows(KEPT_MINUTES).position(kept).map(|minutes| minutes as u32);
+    let end = std::time::Duration::from_secs(outcome.seconds.len() as u64);
+    After { minutes_until_kept, score: outcome.score_between(CHANGE_AT, end) }
+}
+
+/// Seconds from a moment until more replicas were wanted.
+fn first_rise(outcome: &Outcome, from: f64) -> Option<f64> {
+    outcome
+        .scalings
+        .iter()
+        .find(|scaling| scaling.at >= from && scaling.to > scaling.from)
+        .map(|scaling| scaling.at - from)
+}
+
+/// Scale-ups beyond the most that the oracle wanted, while the load was more than the dependency carries.
+fn useless_rises(scenario: &Scenario, outcome: &Outcome, oracle: &Outcome) -> u32 {
+    let most = oracle.seconds.iter().map(|second| second.wanted).max().unwrap_or_default();
+    let useless = outcome.scalings.iter().filter(|scaling| {
+        let saturated = oracle::carried(scenario, scaling.at) < scenario.trace.rate(scaling.at);
+        saturated && scaling.to > scaling.from && scaling.to > most
+    });
+    useless.count() as u32
+}
+
+fn timeline(plimsoll: &Outcome, oracle: &Outcome, peer: &Outcome) -> Vec<Moment> {
+    const STEP: usize = 10;
+    let ready = |outcome: &Outcome, index: usize| {
+        outcome.seconds.get(index).map_or(f64::NAN, |second| f64::from(second.ready))
+    };
+    (0..plimsoll.seconds.len())
+        .step_by(STEP)
+        .map(|index| {
+            let span = &plimsoll.seconds[index..(index + STEP).min(plimsoll.seconds.len())];
+            let offered: u32 = span.iter().map(|second| second.offered).sum();
+            Moment {
+                second: index as f64,
+                load: f64::from(offered) / span.len() as f64,
+                ready: [ready(plimsoll, index), ready(oracle, index), ready(peer, index)],
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use plimsoll_simulator::generate;
+    use plimsoll_simulator::score::{Minute, Scaling, Second};
+    use plimsoll_simulator::suite::{kinds, scenario};
+
+    use super::*;
+    use crate::bench::scaling::results::Who;
+
+    fn short(service: usize) -> Case {
+        let kind = &kinds()[service];
+        let trace = generate::step(300, 120, 0.4, 0.8);
+        let scenarios = [1, 2].map(|seed| scenario("short", &trace, kind, seed)).to_vec();
+        Case { trace: "short".into(), service: kind.name, changing: false, scenarios }
+    }
+
+    fn outcome(scalings: &[(f64, u32, u32)], violated: &[usize]) -> Outcome {
+        let mut minutes = vec![Minute::default(); 60];
+        for &minute in violated {
+            minutes[minute].violated = true;
+        }
+        Outcome {
+            scenario: String::new(),
+            policy: String::new(),
+            seed: 1,
+            offered: 0,
+            over: 0,
+            shed: 0,
+            timed_out: 0,
+            failed: 0,
+            replica_seconds: 0.0,
+            scalings: scalings.iter().map(|&(at, from, to)| Scaling { at, from, to }).collect(),
+            minutes,
+            seconds: vec![Second { wanted: 5, pods: 4, ..Second::default() }; 3600],
+        }
+    }
+
+    #[test]
+    fn every_policy_runs_with_every_seed_and_the_same_again() {
+        let case = short(5);
+        let once = measure(&case, Effort::QUICK);
+        for who in [Who::Plimsoll, Who::Oracle, Who::Best, Who::Customary(customary()[0])] {
+            assert_eq!(once.case.runs(who).len(), 2, "{who:?}");
+        }
+        for family in Family::ALL {
+            assert_eq!(once.case.runs(Who::Hindsight(family)).len(), 2, "{family:?}");
+        }
+        assert!(once.case.runs.iter().filter(|run| run.role == Role::Grid).all(|run| run.seed == 1));
+        assert_eq!((once.timeline.len(), once.best_peer.is_empty()), (30, false));
+        assert_eq!(measure(&case, Effort::QUICK).case.runs, once.case.runs);
+    }
+
+    #[test]
+    fn hindsight_is_never_worse_than_the_grid() {
+        let case = measure(&short(5), Effort::QUICK).case;
+        let key = |run: &Run| (run.score.violation_minutes, run.score.replica_hours);
+        let best = case.runs(Who::Best)[0];
+        let grid = case.runs.iter().filter(|run| run.role == Role::Grid);
+        assert!(grid.into_iter().all(|run| key(best) <= key(run)));
+    }
+
+    #[test]
+    fn the_suites_best_is_one_setting_a_peer_and_is_not_run_twice() {
+        let case = short(5);
+        let measured = measure(&case, Effort::QUICK).case;
+        let settings = suite_settings(std::slice::from_ref(&measured), Effort::QUICK);
+        assert_eq!(settings.iter().map(Setting::family).collect::<Vec<_>>(), Family::ALL);
+        let runs = measure_suite(&case, &measured, &settings);
+        assert_eq!(runs.len(), 2 * settings.len());
+        assert!(runs.iter().all(|run| run.role == Role::Suite));
+        let grid = measured.runs(Who::Grid(settings[0]))[0];
+        assert_eq!(runs[0].score, grid.score);
+    }
+
+    #[test]
+    fn the_promise_is_kept_again_when_five_minutes_in_a_row_keep_it() {
+        let minutes = |violated: &[usize]| after(&outcome(&[], violated)).minutes_until_kept;
+        assert_eq!(minutes(&[29]), Some(0));
+        assert_eq!(minutes(&[30, 32]), Some(3));
+        assert_eq!(minutes(&[30, 50]), Some(1), "a violation long after is another");
+        assert_eq!(minutes(&(30..60).step_by(4).collect::<Vec<_>>()), None);
+        let score = after(&outcome(&[], &[29, 30])).score;
+        assert_eq!(score.violation_minutes, 1);
+        assert!((score.replica_hours - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_answer_to_a_step_is_the_first_rise_after_it() {
+        let outcome = outcome(&[(1100.0, 4, 5), (1203.0, 5, 4), (1207.0, 4, 9)], &[]);
+        assert_eq!(first_rise(&outcome, 1200.0), Some(7.0));
+        assert_eq!(first_rise(&outcome, 1300.0), None);
+    }
+
+    #[test]
+    fn a_rise_is_useless_above_the_oracles_most_while_the_dependency_is_saturated() {
+        let kinds = kinds();
+        let kind = kinds.iter().find(|kind| kind.dependency.is_some()).unwrap();
+        let trace = generate::step(3600, 1200, 0.4, 1.0);
+        let scenario = scenario("saturated", &trace, kind, 1);
+        // The oracle's most is 5. At 1000 s the dependency is not saturated.
+        let rises = [(1000.0, 4, 7), (1300.0, 7, 5), (1400.0, 4, 5), (1500.0, 5, 6), (1600.0, 6, 7)];
+        assert_eq!(useless_rises(&scenario, &outcome(&rises, &[]), &outcome(&[], &[])), 2);
+        assert!(scenario.trace.duration() == Duration::from_hours(1));
+    }
+}
