@@ -191,8 +191,10 @@ impl Progress {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.cases += 1;
         state.weight += case.weight();
-        let first_or_last = state.cases == 1 || state.cases == self.cases;
-        if !first_or_last && state.told.elapsed() < Self::EVERY {
+        // Before every core has ended a case, the estimate would count the others' as not begun.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let first_or_last = state.cases == cores || state.cases == self.cases;
+        if !first_or_last && (state.cases < cores || state.told.elapsed() < Self::EVERY) {
             return;
         }
         state.told = Instant::now();
@@ -204,7 +206,7 @@ impl Progress {
             self.cases,
             self.what,
             elapsed / 60.0,
-            (left / 60.0).ceil(),
+            left / 60.0,
             case.name()
         ));
     }
