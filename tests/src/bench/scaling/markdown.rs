@@ -41,6 +41,9 @@ fn heading(out: &mut String, results: &Results) {
             "**Of `--quick`: a few cases and settings, which show that the benchmark works.**\n"
         );
     }
+    if !results.only.is_empty() {
+        let _ = writeln!(out, "**Of `--only \"{}\"`: not all cases.**\n", results.only);
+    }
     let (steady, changing) = (results.steady().count(), results.changing().count());
     let _ = write!(
         out,

@@ -51,7 +51,7 @@ pub struct Options {
     #[arg(long)]
     quick: bool,
     /// Write the tables into docs/benchmarks.md and the pictures into docs/pictures.
-    #[arg(long, conflicts_with_all = ["quick", "only"])]
+    #[arg(long, conflicts_with = "quick")]
     publish: bool,
 }
 
