@@ -4,28 +4,22 @@
 //! the load at which the share equals the budget b, it is taken for `f + (b-f)·(x/C)^β`: f is the share without any load,
 //! β the steepness. Both queueing theory (an M/M/k queue at a utilisation of 0.6 to 0.85 has a β of 6 to 10 at its 99th
 //! percentile) and throttled pods look so within the range that counts. A grid holds how likely each triple of C, β and f
-//! is. Each round multiplies in how well a triple explains the share that was seen; between rounds the grid is flattened a
-//! little, so that what is old counts less.
+//! is. Each round multiplies in how well a triple explains the share that was seen; between rounds the grid is blurred a
+//! little, for the capacity may wander.
 
-/// Capacities that the grid holds.
-const ROWS: usize = 96;
+use super::grid::{LogGrid, ROWS, STEP_COARSE};
+
 /// Steepness that a service may have.
 const STEEPNESS: [f64; 4] = [5.0, 9.0, 18.0, 40.0];
-/// Logarithms of how likely each is beforehand: most promises are made with some room.
-const FLOORS_PRIOR: [f64; 6] = [0.0, 0.0, 0.0, -1.0, -2.0, -2.0];
 /// Logarithms of how likely each is beforehand.
 const STEEPNESS_PRIOR: [f64; 4] = [-1.0, 0.0, -1.0, -1.0];
 /// Shares without load that a service may have, relative to the budget. From 1 on the target cannot be met.
 const FLOORS: [f64; 6] = [0.0, 0.15, 0.3, 0.5, 0.75, 2.0];
+/// Logarithms of how likely each is beforehand: most promises are made with some room.
+const FLOORS_PRIOR: [f64; 6] = [0.0, 0.0, 0.0, -1.0, -2.0, -2.0];
 const COLUMNS: usize = STEEPNESS.len() * FLOORS.len();
 /// What load may add at the capacity, at least: a target that is missed without any load is missed no worse than so.
 const ADDED_MIN: f64 = 0.25;
-/// Logarithm of the ratio of neighbouring capacities while little is known: the grid spans four orders of magnitude.
-const STEP_COARSE: f64 = 0.10;
-/// The same once the capacity is known well: the grid spans a factor of ten.
-const STEP_FINE: f64 = 0.025;
-/// Below this spread of the logarithm the fine grid is used.
-const SPREAD_FINE: f64 = 0.25;
 /// How far the logarithm of the capacity may wander in a second, by root of time: a tenth in ten minutes.
 const WANDERING_PER_ROOT_SECOND: f64 = 0.004;
 /// Share of belief in a steepness and a floor that is lost to the others in a second.
@@ -44,11 +38,7 @@ const POINTS: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Capacity {
     budget: f64,
-    /// Logarithm of the capacity in the first row.
-    first: f64,
-    step: f64,
-    /// Logarithms of weights, `ROWS` times `COLUMNS`; the largest is 0.
-    log_weights: Vec<f64>,
+    grid: LogGrid<COLUMNS>,
 }
 
 /// What pods did in a round, seen as evidence.
@@ -85,17 +75,17 @@ impl Capacity {
                 })
             })
             .collect();
-        Self { budget, first, step: STEP_COARSE, log_weights }
+        Self { budget, grid: LogGrid { first, step: STEP_COARSE, log_weights } }
     }
 
     /// Forgets some, for the `seconds` that passed: the capacity may have wandered since.
     pub fn forget(&mut self, seconds: f64) {
         let variance = seconds * WANDERING_PER_ROOT_SECOND.powi(2);
-        let moved = (variance / (2.0 * self.step * self.step)).min(0.25);
+        let moved = (variance / (2.0 * self.grid.step * self.grid.step)).min(0.25);
         let lost = (FORGOTTEN_PER_SECOND * seconds).min(0.5);
         let mut before = vec![0.0; COLUMNS];
         let mut here = vec![0.0; COLUMNS];
-        let weights = self.log_weights.iter().map(|weight| weight.exp()).collect::<Vec<_>>();
+        let weights = self.grid.log_weights.iter().map(|weight| weight.exp()).collect::<Vec<_>>();
         let row = |row: usize| &weights[row * COLUMNS..(row + 1) * COLUMNS];
         before.copy_from_slice(row(0));
         for index in 0..ROWS {
@@ -104,12 +94,12 @@ impl Capacity {
             let mean = here.iter().sum::<f64>() / COLUMNS as f64;
             for column in 0..COLUMNS {
                 let blurred = here[column] * (1.0 - 2.0 * moved) + moved * (before[column] + after[column]);
-                self.log_weights[index * COLUMNS + column] =
+                self.grid.log_weights[index * COLUMNS + column] =
                     ((1.0 - lost) * blurred + lost * mean).max(1e-26).ln();
             }
             std::mem::swap(&mut before, &mut here);
         }
-        self.settle();
+        self.grid.settle();
     }
 
     /// Learns from the share over the target.
@@ -121,16 +111,16 @@ impl Capacity {
         let weight = 1.0 / (GROUPING + evidence.total * self.budget / LATE_MAX);
         let within = evidence.total - evidence.over;
         for row in 0..ROWS {
-            let relative = log_load - self.log_capacity(row);
+            let relative = log_load - self.grid.log_at(row);
             let grown = STEEPNESS.map(|steepness| (steepness * relative).exp());
             for (column, weight_here) in
-                self.log_weights[row * COLUMNS..(row + 1) * COLUMNS].iter_mut().enumerate()
+                self.grid.log_weights[row * COLUMNS..(row + 1) * COLUMNS].iter_mut().enumerate()
             {
                 let over = share(self.budget, FLOORS[column % FLOORS.len()], grown[column / FLOORS.len()]);
                 *weight_here += weight * (evidence.over * over.ln() + within * (-over).ln_1p());
             }
         }
-        self.settle();
+        self.grid.settle();
     }
 
     /// Learns from a pod that was kept busy and completed `per_second`.
@@ -144,15 +134,15 @@ impl Capacity {
             return;
         }
         for row in 0..ROWS {
-            let off = self.log_capacity(row) - per_second.ln();
+            let off = self.grid.log_at(row) - per_second.ln();
             let scaled = off / if off < 0.0 { spread_below } else { spread_above };
             // Heavy tails: one wrong witness must not rule out the truth.
             let log_likelihood = -2.0 * (scaled * scaled / 4.0).ln_1p();
-            for weight in &mut self.log_weights[row * COLUMNS..(row + 1) * COLUMNS] {
+            for weight in &mut self.grid.log_weights[row * COLUMNS..(row + 1) * COLUMNS] {
                 *weight += log_likelihood;
             }
         }
-        self.settle();
+        self.grid.settle();
     }
 
     /// Something has changed: keeps the place, widens the spread to at least `spread`.
@@ -163,21 +153,13 @@ impl Capacity {
         }
         let (budget, wide) = (self.budget, spread * 12.0_f64.sqrt() / 2.0);
         let mut doubted = Self::between(budget, (mean - wide).exp(), (mean + wide).exp());
-        doubted.settle();
+        doubted.grid.settle();
         *self = doubted;
     }
 
     /// Mean and spread of the logarithm of the capacity.
     pub fn log_moments(&self) -> (f64, f64) {
-        let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
-        for (row, weight) in self.rows().enumerate() {
-            let log = self.log_capacity(row);
-            sum += weight;
-            first += weight * log;
-            second += weight * log * log;
-        }
-        let mean = first / sum;
-        (mean, (second / sum - mean * mean).max(0.0).sqrt())
+        self.grid.moments()
     }
 
     /// The likely capacities with their weights, which add up to 1, lowest first. A `witness` that knows the mean and the
@@ -185,17 +167,17 @@ impl Capacity {
     pub fn points(&self, witness: Option<(f64, f64)>) -> Vec<Point> {
         let heard = |row: usize| {
             witness.map_or(1.0, |(mean, spread)| {
-                let off = (self.log_capacity(row) - mean) / spread;
+                let off = (self.grid.log_at(row) - mean) / spread;
                 (1.0 + off * off / 4.0).powi(-2)
             })
         };
-        let total = self.rows().enumerate().map(|(row, weight)| weight * heard(row)).sum::<f64>();
+        let total = self.grid.rows().enumerate().map(|(row, weight)| weight * heard(row)).sum::<f64>();
         let mut points = Vec::with_capacity(POINTS + 1);
         let (mut weight, mut log_sum, mut below) = (0.0, 0.0, 0.0);
-        for (row, part) in self.rows().enumerate() {
+        for (row, part) in self.grid.rows().enumerate() {
             let part = part * heard(row) / total;
             weight += part;
-            log_sum += part * self.log_capacity(row);
+            log_sum += part * self.grid.log_at(row);
             below += part;
             if below * POINTS as f64 >= (points.len() + 1) as f64 - 1e-9 {
                 points.push(Point { per_second: (log_sum / weight).exp(), weight });
@@ -211,7 +193,7 @@ impl Capacity {
     /// The share over the target that is expected at a load of one pod.
     pub fn expected_over(&self, per_pod_per_second: f64) -> f64 {
         self.mean(|row, steepness, floor| {
-            let grown = (steepness * (per_pod_per_second.ln() - self.log_capacity(row))).exp();
+            let grown = (steepness * (per_pod_per_second.ln() - self.grid.log_at(row))).exp();
             share(self.budget, floor, grown)
         })
     }
@@ -231,7 +213,7 @@ impl Capacity {
 
     fn mean(&self, value: impl Fn(usize, f64, f64) -> f64) -> f64 {
         let (mut sum, mut total) = (0.0, 0.0);
-        for (row, weights) in self.log_weights.chunks_exact(COLUMNS).enumerate() {
+        for (row, weights) in self.grid.log_weights.chunks_exact(COLUMNS).enumerate() {
             for (weight, (steepness, floor)) in weights.iter().zip(columns()) {
                 if *weight > -8.0 {
                     let weight = weight.exp();
@@ -241,54 +223,6 @@ impl Capacity {
             }
         }
         sum / total
-    }
-
-    fn rows(&self) -> impl Iterator<Item = f64> {
-        self.log_weights.chunks_exact(COLUMNS).map(|weights| weights.iter().map(|weight| weight.exp()).sum())
-    }
-
-    fn log_capacity(&self, row: usize) -> f64 {
-        self.first + self.step * row as f64
-    }
-
-    /// Scales the weights, and moves or refines the grid when what is likely comes near its end or is known well.
-    fn settle(&mut self) {
-        let most = self.log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        for weight in &mut self.log_weights {
-            *weight = (*weight - most).max(-60.0);
-        }
-        let (mean, spread) = self.log_moments();
-        let row = (mean - self.first) / self.step;
-        let step = if spread < 0.6 * SPREAD_FINE {
-            STEP_FINE
-        } else if spread > SPREAD_FINE {
-            STEP_COARSE
-        } else {
-            self.step
-        };
-        let near_end = row < ROWS as f64 * 0.2 || row > ROWS as f64 * 0.8;
-        if near_end || (step - self.step).abs() > f64::EPSILON {
-            self.resample(mean, step);
-        }
-    }
-
-    fn resample(&mut self, centre: f64, step: f64) {
-        let first = centre - step * (ROWS as f64 - 1.0) / 2.0;
-        let mut log_weights = vec![0.0; ROWS * COLUMNS];
-        for row in 0..ROWS {
-            let place = (first + step * row as f64 - self.first) / self.step;
-            let inside = place.clamp(0.0, (ROWS - 1) as f64);
-            let lower = (inside as usize).min(ROWS - 2);
-            let part = inside - lower as f64;
-            // Beyond the old grid the weight goes on falling.
-            let outside = (place - inside).abs() * self.step / STEP_COARSE;
-            for column in 0..COLUMNS {
-                let at = |row: usize| self.log_weights[row * COLUMNS + column];
-                log_weights[row * COLUMNS + column] =
-                    at(lower) * (1.0 - part) + at(lower + 1) * part - outside;
-            }
-        }
-        (self.first, self.step, self.log_weights) = (first, step, log_weights);
     }
 }
 

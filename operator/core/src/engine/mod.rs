@@ -12,6 +12,7 @@ mod decide;
 mod dependency;
 mod estimate;
 mod forecast;
+mod grid;
 mod latency_model;
 mod observation;
 mod propose;

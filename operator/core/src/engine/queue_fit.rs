@@ -5,20 +5,13 @@
 //! less. The shape of all latencies changes with load well before any is late: so the fit tells how far the capacity is
 //! before it is reached. It is a model, and only a witness beside what was seen near the capacity itself.
 
+use super::grid::{LogGrid, ROWS, SPREAD_FINE, STEP_COARSE, STEP_FINE};
 use super::latency_model::{Base, Tail, UTILIZATION_MAX, wait_exponent};
 use super::settings::Target;
 
-/// Loads that the grid holds.
-const ROWS: usize = 96;
 /// Workers that a pod may have. Beyond the last there is next to no wait before saturation.
 const WORKERS: [f64; 6] = [1.0, 2.0, 4.0, 8.0, 16.0, 64.0];
 const COLUMNS: usize = WORKERS.len();
-/// Ratio of neighbouring loads while little is known: the grid spans four orders of magnitude.
-const STEP_COARSE: f64 = 0.10;
-/// Ratio of neighbouring loads once the load is known well: the grid spans a factor of ten.
-const STEP_FINE: f64 = 0.025;
-/// Below this spread of the logarithm the fine grid is used.
-const SPREAD_FINE: f64 = 0.25;
 /// What is left of old evidence after a second: half after eight minutes.
 const KEPT_PER_SECOND: f64 = 0.9986;
 /// A second counts as at most this many independent requests: requests that wait in the same queue are late together.
@@ -27,11 +20,7 @@ const REQUESTS_MAX_PER_SECOND: f64 = 15.0;
 /// How likely each load that saturates a pod is, with each number of workers.
 #[derive(Clone, Debug)]
 pub struct QueueFit {
-    /// Logarithm of the load in the first row.
-    first: f64,
-    step: f64,
-    /// Logarithms of weights, `ROWS` times `COLUMNS`; the largest is 0.
-    log_weights: Vec<f64>,
+    grid: LogGrid<COLUMNS>,
 }
 
 /// What pods did in a round, seen as evidence.
@@ -57,7 +46,7 @@ impl QueueFit {
                 std::iter::repeat_n(-0.5 * off * off, COLUMNS)
             })
             .collect();
-        Self { first, step, log_weights }
+        Self { grid: LogGrid { first, step, log_weights } }
     }
 
     /// Nothing is known but that a pod carries between `low` and `high`, and anything between is as likely.
@@ -65,8 +54,8 @@ impl QueueFit {
         let mut fit =
             Self::around((low_per_second * high_per_second).sqrt(), (high_per_second / low_per_second).ln());
         let (low, high) = (low_per_second.ln(), high_per_second.ln());
-        let (first, step) = (fit.first, fit.step);
-        for (row, weights) in fit.log_weights.chunks_exact_mut(COLUMNS).enumerate() {
+        let (first, step) = (fit.grid.first, fit.grid.step);
+        for (row, weights) in fit.grid.log_weights.chunks_exact_mut(COLUMNS).enumerate() {
             let log = first + step * row as f64;
             let outside = (low - log).max(log - high).max(0.0) / step;
             weights.fill(-outside);
@@ -77,10 +66,10 @@ impl QueueFit {
     /// Forgets some, for the `seconds` that passed.
     pub fn forget(&mut self, seconds: f64) {
         let kept = KEPT_PER_SECOND.powf(seconds);
-        for weight in &mut self.log_weights {
+        for weight in &mut self.grid.log_weights {
             *weight *= kept;
         }
-        self.settle();
+        self.grid.settle();
     }
 
     /// Learns from latencies: `tails` are the model's edges, ascending.
@@ -92,7 +81,7 @@ impl QueueFit {
         let most = REQUESTS_MAX_PER_SECOND * evidence.seconds;
         let weight = most / (most + total);
         for row in 0..ROWS {
-            let saturation = self.log_load(row).exp();
+            let saturation = self.grid.log_at(row).exp();
             let utilization = evidence.per_pod_per_second / saturation;
             let log_utilization = utilization.min(UTILIZATION_MAX).ln();
             for (column, workers) in WORKERS.into_iter().enumerate() {
@@ -106,32 +95,23 @@ impl QueueFit {
                 }
                 let last = evidence.counts.last().copied().unwrap_or(0.0);
                 log_likelihood += last * above.max(1e-4).ln();
-                self.log_weights[row * COLUMNS + column] += weight * log_likelihood;
+                self.grid.log_weights[row * COLUMNS + column] += weight * log_likelihood;
             }
         }
-        self.settle();
+        self.grid.settle();
     }
 
     /// Mean and spread of the logarithm of the saturating load.
     pub fn saturation(&self) -> (f64, f64) {
-        let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
-        for (row, weights) in self.log_weights.chunks_exact(COLUMNS).enumerate() {
-            let weight = weights.iter().map(|weight| weight.exp()).sum::<f64>();
-            let log = self.log_load(row);
-            sum += weight;
-            first += weight * log;
-            second += weight * log * log;
-        }
-        let mean = first / sum;
-        (mean, (second / sum - mean * mean).max(0.0).sqrt())
+        self.grid.moments()
     }
 
     /// Mean and spread of the logarithm of the load at which the share over a target equals its budget.
     pub fn capacity(&self, base: &Base, target: Target, tail: &Tail) -> (f64, f64) {
         let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
-        for (row, weights) in self.log_weights.chunks_exact(COLUMNS).enumerate() {
+        for (row, weights) in self.grid.log_weights.chunks_exact(COLUMNS).enumerate() {
             for (&weight, workers) in weights.iter().zip(WORKERS).filter(|(weight, _)| **weight > -6.0) {
-                let saturation = self.log_load(row).exp();
+                let saturation = self.grid.log_at(row).exp();
                 let log = carried(base, target, tail, saturation, wait_exponent(workers)).ln();
                 let weight = weight.exp();
                 sum += weight;
@@ -141,50 +121,6 @@ impl QueueFit {
         }
         let mean = first / sum;
         (mean, (second / sum - mean * mean).max(0.0).sqrt())
-    }
-
-    fn log_load(&self, row: usize) -> f64 {
-        self.first + self.step * row as f64
-    }
-
-    /// Scales the weights, and moves or refines the grid when what is likely comes near its end or is known well.
-    fn settle(&mut self) {
-        let most = self.log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        for weight in &mut self.log_weights {
-            *weight = (*weight - most).max(-60.0);
-        }
-        let (mean, spread) = self.saturation();
-        let row = (mean - self.first) / self.step;
-        let step = if spread < 0.6 * SPREAD_FINE {
-            STEP_FINE
-        } else if spread > SPREAD_FINE {
-            STEP_COARSE
-        } else {
-            self.step
-        };
-        let near_end = row < ROWS as f64 * 0.2 || row > ROWS as f64 * 0.8;
-        if near_end || (step - self.step).abs() > f64::EPSILON {
-            self.resample(mean, step);
-        }
-    }
-
-    fn resample(&mut self, centre: f64, step: f64) {
-        let first = centre - step * (ROWS as f64 - 1.0) / 2.0;
-        let mut log_weights = vec![0.0; ROWS * COLUMNS];
-        for row in 0..ROWS {
-            let place = (first + step * row as f64 - self.first) / self.step;
-            let inside = place.clamp(0.0, (ROWS - 1) as f64);
-            let lower = (inside as usize).min(ROWS - 2);
-            let part = inside - lower as f64;
-            // Beyond the old grid the weight goes on falling.
-            let outside = (place - inside).abs() * self.step / STEP_COARSE;
-            for column in 0..COLUMNS {
-                let at = |row: usize| self.log_weights[row * COLUMNS + column];
-                log_weights[row * COLUMNS + column] =
-                    at(lower) * (1.0 - part) + at(lower + 1) * part - outside;
-            }
-        }
-        (self.first, self.step, self.log_weights) = (first, step, log_weights);
     }
 }
 
