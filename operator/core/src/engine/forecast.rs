@@ -1,7 +1,8 @@
 //! What load to expect until new pods would be ready.
 //!
-//! Several simple predictors run side by side. Each is judged by how it did: the ratios of what came to what it had said
-//! are kept, and the one with the smallest pinball loss is believed, with its own ratios as the doubt about it.
+//! Several simple predictors run side by side. Each is judged by how it did: its errors are kept, and the one with the
+//! smallest pinball loss is believed, with its own errors as the doubt about it. An error is feared again in proportion or
+//! as it was, whichever is less: a load that once grew sevenfold, to a hundred, is not expected to grow to seven hundred.
 
 use std::collections::VecDeque;
 
@@ -9,10 +10,10 @@ use super::season::Season;
 
 /// Rounds of load kept.
 const HISTORY: usize = 64;
-/// Ratios kept of each predictor.
-const RATIOS_MAX: usize = 360;
-/// Half-life of a ratio, in seconds.
-const RATIO_HALF_LIFE_SECONDS: f64 = 900.0;
+/// Errors kept of each predictor.
+const ERRORS_MAX: usize = 360;
+/// Half-life of an error, in seconds.
+const ERROR_HALF_LIFE_SECONDS: f64 = 900.0;
 /// The loss is judged at this quantile: too little costs more than too much.
 const LOSS_QUANTILE: f64 = 0.9;
 /// How fast a loss follows, by judgement: it looks back over about a hundred.
@@ -33,7 +34,7 @@ const TRENDS: [(f64, f64); 6] =
     [(6.0, 0.0), (20.0, 0.0), (60.0, 0.0), (180.0, 0.0), (6.0, 40.0), (15.0, 180.0)];
 
 /// Expects load.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Forecast {
     /// Seconds since the first round, and load; newest last.
     history: VecDeque<(f64, f64)>,
@@ -84,7 +85,7 @@ impl Forecast {
             record.judge(&self.history, self.now_seconds);
             let Some(says) = says else { continue };
             record.say(self.now_seconds + horizon_seconds, says);
-            let proven = index < TRENDS.len() || record.ratios.len() >= SEASON_JUDGED_MIN;
+            let proven = index < TRENDS.len() || record.errors.len() >= SEASON_JUDGED_MIN;
             if proven && best.is_none_or(|best| record.loss < best.0) {
                 best = Some((record.loss, says, record));
             }
@@ -94,7 +95,7 @@ impl Forecast {
 }
 
 /// A smoothed level that goes on as it went, by Holt (1957), with the times in seconds in place of rounds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Trend {
     level: f64,
     per_second: f64,
@@ -125,14 +126,32 @@ impl Trend {
 }
 
 /// What a predictor said, and what came.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct TrackRecord {
     /// What was said, and about when: `(until, load)`.
     said: VecDeque<(f64, f64)>,
-    /// When it became known, and what came over what was said.
-    ratios: VecDeque<(f64, f64)>,
+    errors: VecDeque<Error>,
     /// The pinball loss of recent judgements.
     loss: f64,
+}
+
+/// What came of something that was said.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Error {
+    /// When it became known, in seconds.
+    at: f64,
+    /// What came over what was said.
+    ratio: f64,
+    /// What came beyond what was said, in requests per second.
+    beyond: f64,
+}
+
+impl Error {
+    /// The load that comes if the same happens to what is said now.
+    fn again(self, says: f64) -> f64 {
+        let in_proportion = says * self.ratio;
+        if self.beyond > 0.0 { in_proportion.min(says + self.beyond) } else { in_proportion }
+    }
 }
 
 impl TrackRecord {
@@ -154,29 +173,26 @@ impl TrackRecord {
             let came = as_steady(&loads);
             if said > 0.0 && came > 0.0 {
                 let ratio = came / said;
-                self.ratios.push_back((now, ratio));
+                self.errors.push_back(Error { at: now, ratio, beyond: came - said });
                 let error = ratio - 1.0;
                 let loss = if error > 0.0 { LOSS_QUANTILE * error } else { (LOSS_QUANTILE - 1.0) * error };
                 self.loss += LOSS_RATE * (loss - self.loss);
             }
         }
-        while self.ratios.len() > RATIOS_MAX {
-            self.ratios.pop_front();
+        while self.errors.len() > ERRORS_MAX {
+            self.errors.pop_front();
         }
     }
 
     fn outlook(&self, says: f64, now: f64) -> Outlook {
         let mut points = self
-            .ratios
+            .errors
             .iter()
-            .map(|&(at, ratio)| (ratio, 0.5_f64.powf((now - at) / RATIO_HALF_LIFE_SECONDS)))
-            .chain(PRIOR.map(|ratio| (ratio, PRIOR_WEIGHT)))
+            .map(|error| (error.again(says), 0.5_f64.powf((now - error.at) / ERROR_HALF_LIFE_SECONDS)))
+            .chain(PRIOR.map(|ratio| (ratio * says, PRIOR_WEIGHT)))
             .collect::<Vec<_>>();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Outlook {
-            points: thin(&points).into_iter().map(|(ratio, weight)| (ratio * says, weight)).collect(),
-            expected_per_second: says,
-        }
+        Outlook { points: thin(&points), expected_per_second: says }
     }
 }
 
@@ -201,7 +217,7 @@ fn thin(sorted: &[(f64, f64)]) -> Vec<(f64, f64)> {
         let mean = chunk.iter().map(|point| point.0 * point.1).sum::<f64>() / weight;
         points.push((mean, weight / total));
     }
-    points.extend(end.iter().map(|&(ratio, weight)| (ratio, weight / total)));
+    points.extend(end.iter().map(|&(load, weight)| (load, weight / total)));
     points
 }
 
@@ -259,6 +275,12 @@ mod tests {
         let burst = |at: f64| if at % 300.0 < 20.0 { 200.0 } else { 100.0 };
         let outlook = after(200, burst);
         assert!(at_least(&outlook, 0.99) > 150.0, "{outlook:?}");
+    }
+
+    #[test]
+    fn a_step_is_not_expected_to_happen_again_on_top_of_itself() {
+        let outlook = after(60, |at| if at < 150.0 { 15.0 } else { 100.0 });
+        assert!(at_least(&outlook, 0.99) < 100.0 + 1.2 * 85.0, "{outlook:?}");
     }
 
     #[test]
