@@ -78,6 +78,10 @@ pub mod reason {
     pub const TOO_MANY_REPLICAS: &str = "TooManyReplicas";
     /// Fewer replicas would do than `spec.replicas.min`.
     pub const TOO_FEW_REPLICAS: &str = "TooFewReplicas";
+    /// More replicas did not help: what they share is the bottleneck.
+    pub const DEPENDENCY_BOUND: &str = "DependencyBound";
+    /// Requests miss a target without any load, so that no number of replicas meets it.
+    pub const TARGET_UNMEETABLE: &str = "TargetUnmeetable";
     /// SQLite inside the pod cannot be shared, so there is one replica only.
     pub const EMBEDDED_DATABASE: &str = "EmbeddedDatabase";
     /// Latency was read from the replicas.

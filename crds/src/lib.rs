@@ -14,8 +14,10 @@ pub use app::{
     SecretKeySelector, UrlSource,
 };
 pub use condition::{ConditionType, reason};
-pub use quantity::{DurationError, QuantityError, parse_duration, quantity_bytes};
-pub use status::{ApiDeploymentStatus, CacheStatus, LastDecision, LatencyStatus};
+pub use quantity::{DurationError, QuantityError, parse_duration, quantity_bytes, quantity_value};
+pub use status::{
+    ApiDeploymentStatus, CacheStatus, LastDecision, LatencyStatus, LearnedCapacityStatus, LearnedStatus,
+};
 
 /// Domain of every label, annotation and field manager that Plimsoll writes.
 pub const DOMAIN: &str = "plimsoll.dev";

@@ -11,9 +11,9 @@ pub struct DurationError {
     text: String,
 }
 
-/// A quantity that is not a whole number of bytes.
+/// A quantity that is no number of zero or more.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text:?} is not a quantity of memory; write a number and its unit, such as 64Mi")]
+#[error("{text:?} is not a quantity; write a number, with a unit if it needs one, such as 64Mi or 500m")]
 pub struct QuantityError {
     text: String,
 }
@@ -42,12 +42,21 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// Reads a quantity of memory in bytes, rounded down. All of Kubernetes' suffixes: `n u m k M G T P E` and
-/// `Ki Mi Gi Ti Pi Ei`. Kubernetes itself writes thousandths where a sum of bytes does not come out even.
+/// Reads a quantity of memory in bytes, rounded down. Kubernetes itself writes thousandths where a sum of bytes does not
+/// come out even.
 ///
 /// # Errors
-/// [`QuantityError`] for a negative number, another suffix, or more than 2⁶³ bytes.
+/// Those of [`quantity_value`].
 pub fn quantity_bytes(quantity: &Quantity) -> Result<u64, QuantityError> {
+    Ok(quantity_value(quantity)? as u64)
+}
+
+/// Reads a quantity in its base unit, such as CPUs or bytes. All of Kubernetes' suffixes: `n u m k M G T P E` and
+/// `Ki Mi Gi Ti Pi Ei`.
+///
+/// # Errors
+/// [`QuantityError`] for a negative number, another suffix, or more than 2⁶³.
+pub fn quantity_value(quantity: &Quantity) -> Result<f64, QuantityError> {
     const SUFFIXES: [(&str, f64); 15] = [
         ("Ki", 1024.0),
         ("Mi", 1_048_576.0),
@@ -70,12 +79,8 @@ pub fn quantity_bytes(quantity: &Quantity) -> Result<u64, QuantityError> {
         .iter()
         .find_map(|(suffix, factor)| text.strip_suffix(suffix).map(|number| (number, *factor)))
         .unwrap_or((text, 1.0));
-    let bytes = number.parse::<f64>().map_or(f64::NAN, |number| number * factor);
-    if (0.0..9.2e18).contains(&bytes) {
-        Ok(bytes as u64)
-    } else {
-        Err(QuantityError { text: text.to_owned() })
-    }
+    let value = number.parse::<f64>().map_or(f64::NAN, |number| number * factor);
+    if (0.0..9.2e18).contains(&value) { Ok(value) } else { Err(QuantityError { text: text.to_owned() }) }
 }
 
 #[cfg(test)]
@@ -91,6 +96,15 @@ mod tests {
         for text in ["", "100", "ms", "-1s", "1e3s", "1 s", ".5s", "5.s", "1m", "infs", "1..5s"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn reads_quantities_of_cpu() {
+        let value = |text: &str| quantity_value(&Quantity(text.into())).ok();
+        assert_eq!(
+            [value("100m"), value("1"), value("0.5"), value("-1")],
+            [Some(0.1), Some(1.0), Some(0.5), None]
+        );
     }
 
     #[test]

@@ -32,6 +32,11 @@ pub struct ApiDeploymentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_decision: Option<LastDecision>,
 
+    /// What was learned of the replicas, so that it need not be learned again after a restart of the operator. It is
+    /// written when it has changed by more than a tenth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned: Option<LearnedStatus>,
+
     /// The cache as it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheStatus>,
@@ -71,6 +76,33 @@ pub struct LastDecision {
     pub reason: String,
     /// Why, with the numbers.
     pub message: String,
+}
+
+/// What was learned of the replicas of one pod template.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LearnedStatus {
+    /// Hash of the pod template that it is about.
+    pub template: String,
+    /// What one replica carries, by target.
+    pub capacities: Vec<LearnedCapacityStatus>,
+    /// Time within which 90 % of new replicas are ready, as a duration; absent before one was seen to become so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup: Option<String>,
+    /// Median time of a request without load, as a duration.
+    pub typical: String,
+}
+
+/// What one replica carries within a target.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LearnedCapacityStatus {
+    /// The target, as a person reads it: `p99<250ms`.
+    pub target: String,
+    /// Requests per second of one replica that just keep to it, as a decimal number.
+    pub requests_per_second: String,
+    /// How far that may be off, in percent.
+    pub uncertainty_percent: i32,
 }
 
 /// The cache as it runs.

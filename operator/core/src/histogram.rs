@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub in_flight: Option<f64>,
     /// Requests refused because of load since the pod started, if it says so.
     pub shed: Option<f64>,
+    /// Requests of the histogram that ended with an error of the server, if it says so.
+    failed: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -128,7 +130,20 @@ impl Snapshot {
         if total < below {
             return Err(Rejection::NotMonotone);
         }
-        Ok(Self { buckets, overflow: total - below, in_flight, shed })
+        Ok(Self { buckets, overflow: total - below, in_flight, shed, failed: None })
+    }
+
+    /// The same, with the number of requests that ended with an error of the server.
+    ///
+    /// # Errors
+    /// [`Rejection::InvalidCount`] when it is negative, not finite, or more than all requests.
+    pub fn with_failed(self, failed: f64) -> Result<Self, Rejection> {
+        let total = self.buckets.iter().map(|bucket| bucket.count).sum::<f64>() + self.overflow;
+        if (0.0..=total * (1.0 + EDGE_TOLERANCE)).contains(&failed) {
+            Ok(Self { failed: Some(failed), ..self })
+        } else {
+            Err(Rejection::InvalidCount)
+        }
     }
 
     /// What happened between `earlier` and this reading of the same pod. A count that is lower than before means that
@@ -144,6 +159,7 @@ impl Snapshot {
         let restarted = !same_edges
             || self.overflow < earlier.overflow
             || self.shed < earlier.shed
+            || self.failed < earlier.failed
             || self.buckets.iter().zip(&earlier.buckets).any(|(a, b)| a.count < b.count);
         let nothing = Self::default();
         let earlier = if restarted { &nothing } else { earlier };
@@ -162,6 +178,7 @@ impl Snapshot {
             edges,
             total: up_to + self.overflow - earlier.overflow,
             shed: self.shed.unwrap_or(0.0) - earlier.shed.unwrap_or(0.0),
+            failed: self.failed.unwrap_or(0.0) - earlier.failed.unwrap_or(0.0),
         }
     }
 }
@@ -175,6 +192,8 @@ pub struct Delta {
     pub total: f64,
     /// Requests refused because of load; they are not in `total`.
     pub shed: f64,
+    /// Of the requests in `total`, those that ended with an error of the server; 0 where that is not told.
+    pub failed: f64,
 }
 
 /// A percentile read from buckets.
@@ -210,6 +229,7 @@ impl Delta {
         }
         self.total += other.total;
         self.shed += other.shed;
+        self.failed += other.failed;
     }
 
     /// Finite upper edges in seconds, ascending, each with the number of requests up to it.
@@ -224,11 +244,7 @@ impl Delta {
         }
         self.total *= part;
         self.shed *= part;
-    }
-
-    /// Forgets the edges and keeps the sums.
-    pub fn forget_edges(&mut self) {
-        self.edges = Vec::new();
+        self.failed *= part;
     }
 
     /// The `q`-quantile, linear within its bucket. None without requests or without a finite edge.

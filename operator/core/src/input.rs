@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, DatabaseKind, parse_duration};
 
-use crate::histogram::{Rejection, Snapshot};
+use crate::engine::Pod;
+use crate::histogram::Rejection;
 use crate::memory::{Failure, Memory};
 
 /// What one decision is made from.
@@ -98,19 +99,23 @@ impl fmt::Debug for Credentials {
 /// What the pods said in one round.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scrape {
-    /// One entry for each pod that was Ready and not terminating when the round began.
-    pub pods: Vec<PodSample>,
+    /// All pods of the API that were not being deleted when the round began. Those that were Ready were asked.
+    pub pods: Vec<Pod>,
 }
 
-/// What one pod said.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PodSample {
-    /// UID of the pod.
-    pub uid: String,
-    /// When its answer arrived.
-    pub at: Timestamp,
-    /// Its counts, or why they are not used.
-    pub reading: Result<Snapshot, Rejection>,
+impl Scrape {
+    /// The pods that were Ready.
+    pub fn ready(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().filter(|pod| pod.ready_at.is_some())
+    }
+
+    /// Why the answers of Ready pods are not used, one for each.
+    pub fn rejections(&self) -> impl Iterator<Item = Rejection> {
+        self.ready().filter_map(|pod| match &pod.sample {
+            Some(sample) => sample.reading.as_ref().err().copied(),
+            None => Some(Rejection::Connection),
+        })
+    }
 }
 
 /// The promise, read into numbers.

@@ -1,19 +1,21 @@
 //! The decisions of the operator, as pure functions: observe -> **decide** -> apply.
 //!
 //! There is no client, no clock and no randomness in this crate: the same [`Input`] gives the same [`Plan`]. In reading
-//! order: [`input`], [`plan`], [`decide`], `scale`, [`histogram`], [`memory`], [`build`], [`status`].
+//! order: [`input`], [`plan`], [`decide`], [`engine`] with [`histogram`], `scale`, [`memory`], [`build`], [`status`].
 
 pub mod build;
 pub mod engine;
 pub mod histogram;
 pub mod input;
+mod learned;
 pub mod memory;
 pub mod plan;
+mod recent;
 mod scale;
 pub mod status;
-mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
@@ -21,15 +23,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use plimsoll_crds::CacheKind;
 
 use build::hash_of;
+use engine::{Observation, VIOLATION_PRICE_DEFAULT};
 pub use input::Input;
 use input::{Bounds, Child, Observed, Scrape, Targets};
-use memory::{Applied, Change, Failure, Memory};
+use memory::{Applied, Failure, Memory};
 pub use plan::Plan;
-use plan::{ChildKind, Decision, Evidence, Findings, Limit, Reason, Rollout, Step};
+use plan::{Change, ChildKind, Decision, Evidence, Findings, Limit, Reason, Rollout, Step};
 use scale::{Situation, Verdict};
 
 /// Field manager of everything but the replicas.
 pub const MANAGER: &str = "plimsoll-operator";
+/// Seconds over which a decision's latencies are told, and over which the status tells them.
+const SHOWN_SECONDS: f64 = 10.0;
+const STATUS_SECONDS: f64 = 60.0;
+
 /// Field manager of `spec.replicas` of the API's Deployment, and of nothing else once the Deployment is made.
 pub const REPLICAS_MANAGER: &str = "plimsoll-autoscaler";
 
@@ -49,26 +56,26 @@ pub fn decide(input: &Input) -> Plan {
     let rollout = deployment.map_or(Rollout::Unseen, rollout_of);
     let nothing = Scrape::default();
     let situation = Situation {
-        now: input.now,
         bounds,
-        targets,
         current,
         ready: deployment.and_then(|deployment| deployment.status.as_ref()?.ready_replicas).unwrap_or(0),
-        rollout,
         scrape: input.scrape.as_ref().unwrap_or(&nothing),
     };
 
     let blockers = Blockers::of(input);
-    // The one that runs: the one that is wanted may have to wait, for a Secret or because it is refused.
-    if let Some(template) = deployment.and_then(|deployment| deployment.spec.as_ref()?.template.spec.as_ref())
-    {
-        memory.follow_template(hash_of(template));
-    }
-    if let Some(scrape) = &input.scrape {
-        memory.learn(input.now, scrape, situation.ready, targets);
-    }
-    let mut verdict = replicas(input, &situation, &mut memory);
-    let change = scale::change(&situation, &memory, verdict.to);
+    let settings = engine_settings(input, targets, bounds);
+    let decided = input.scrape.as_ref().map(|scrape| {
+        let observation = observation(input, current, rollout, scrape);
+        let before = input.app.status.as_ref().and_then(|status| status.learned.as_ref());
+        if let Some(before) = before.and_then(|before| learned::from_status(before, targets)) {
+            memory.engine.restore(&before, observation.template, &settings);
+        }
+        let decided = memory.engine.decide(&observation, &settings);
+        memory.recent.keep(input.now, memory.engine.round());
+        decided
+    });
+    let mut verdict = replicas(input, &situation, decided.as_ref(), &mut memory);
+    let change = Change { from: current, to: verdict.to };
     let wanted = steps(input, &memory, Children::of(input), change, &blockers);
     let (steps, mut failures) = without_paused(wanted, &mut memory, input);
     failures.extend(input.observed.secrets_unread.clone());
@@ -93,6 +100,7 @@ pub fn decide(input: &Input) -> Plan {
         cache_ready: matches!(input.app.spec.cache.kind(), CacheKind::Managed(_))
             .then(|| input.observed.cache_deployment.owned().is_some_and(available)),
         latency_seconds: latency(&memory),
+        learned: memory.engine.learned(&settings),
         writes: !steps.is_empty(),
     };
     let decision = Decision {
@@ -101,21 +109,54 @@ pub fn decide(input: &Input) -> Plan {
         to: verdict.to,
         reason: verdict.reason,
         message: verdict.message,
-        evidence: evidence(&situation, &memory),
+        evidence: evidence(&situation, targets, decided.as_ref(), &memory),
+        engine: decided.map(Box::new),
     };
     Plan { steps, decision, findings, memory }
 }
 
+/// What the engine is shown. The template is the one that runs: the one that is wanted may have to wait, for a Secret or
+/// because it is refused.
+fn observation(input: &Input, current: i32, rollout: Rollout, scrape: &Scrape) -> Observation {
+    let deployment = input.observed.deployment.owned();
+    let template = deployment.and_then(|deployment| deployment.spec.as_ref()?.template.spec.as_ref());
+    Observation {
+        now: input.now,
+        current: current.unsigned_abs(),
+        template: template.map_or(0, hash_of),
+        rolling_out: matches!(rollout, Rollout::InProgress | Rollout::Stuck),
+        pods: scrape.pods.clone(),
+    }
+}
+
+/// What the engine is asked. A number that is pinned leaves it nothing to choose, and it goes on learning.
+fn engine_settings(input: &Input, targets: Targets, bounds: Bounds) -> engine::Settings {
+    let (min, max) = bounds.pinned.map_or((bounds.min, bounds.max), |pinned| (pinned, pinned));
+    let period_seconds = u64::try_from(input.app.spec.metrics.scrape_period_seconds).unwrap_or(1);
+    engine::Settings {
+        targets: targets.each().map(|target| learned::target_of(&target)).collect(),
+        min: min.unsigned_abs(),
+        max: max.unsigned_abs(),
+        period: Duration::from_secs(period_seconds),
+        violation_price: VIOLATION_PRICE_DEFAULT,
+    }
+}
+
 /// How many replicas: by the spec, by the pods, or as they are.
-fn replicas(input: &Input, situation: &Situation<'_>, memory: &mut Memory) -> Verdict {
+fn replicas(
+    input: &Input,
+    situation: &Situation<'_>,
+    decided: Option<&engine::Decision>,
+    memory: &mut Memory,
+) -> Verdict {
     let current = situation.current;
     let hold = |reason, message| Verdict { to: current, reason, message, limit: None };
     if input.observed.deployment.owned().is_none() {
         let to = situation.bounds.pinned.unwrap_or(situation.bounds.min);
         return Verdict { to, ..hold(Reason::Initial, format!("the Deployment is made with {to} replicas")) };
     }
-    if input.scrape.is_some() {
-        let verdict = scale::judge(situation, memory);
+    if let Some(decided) = decided {
+        let verdict = scale::judge(situation, decided);
         memory.last_verdict = Some((verdict.reason, verdict.message.clone()));
         return verdict;
     }
@@ -428,42 +469,36 @@ fn available(deployment: &Deployment) -> bool {
 }
 
 fn latency(memory: &Memory) -> [Option<f64>; 2] {
-    let slow = window::Window::covering(memory.rounds.iter().rev(), scale::SLOW_SECONDS);
-    [0.95, 0.99]
-        .map(|q| Some(slow.delta.quantile(q)?.seconds).filter(|_| slow.delta.total * (1.0 - q) >= 1.0))
+    let window = memory.recent.over(STATUS_SECONDS);
+    [0.95, 0.99].map(|q| window.percentile(q))
 }
 
-fn evidence(situation: &Situation<'_>, memory: &Memory) -> Evidence {
-    let fast = scale::fast_window(situation, memory, true);
-    let measured = memory.rounds.back().is_some_and(|round| round.measured > 0);
-    let rate = |value: f64| measured.then_some(value);
-    let newest = memory.rounds.back();
-    let quantile = |q| fast.delta.quantile(q);
-    let mut pods_excluded = BTreeMap::new();
-    for rejection in situation.scrape.pods.iter().filter_map(|pod| pod.reading.as_ref().err()) {
-        *pods_excluded.entry(rejection.as_str()).or_default() += 1;
-    }
+fn evidence(
+    situation: &Situation<'_>,
+    targets: Targets,
+    decided: Option<&engine::Decision>,
+    memory: &Memory,
+) -> Evidence {
+    let window = memory.recent.over(SHOWN_SECONDS);
+    let quantile = |q| window.delta.quantile(q);
+    let inputs = decided.map(|decided| &decided.inputs).filter(|inputs| inputs.measured > 0);
+    let strictest = targets.each().last();
     Evidence {
-        requests_per_second: newest.and_then(|round| rate(round.offered_per_second)),
-        completed_per_second: newest.and_then(|round| rate(round.completed_per_second)),
-        shed_per_second: newest
-            .and_then(|round| rate(round.delta.shed / round.seconds.max(f64::MIN_POSITIVE))),
-        in_flight: newest.and_then(|round| rate(round.in_flight)),
+        requests_per_second: inputs.map(|inputs| inputs.offered_per_second),
+        completed_per_second: inputs.map(|inputs| inputs.completed_per_second),
+        shed_per_second: inputs.map(|inputs| inputs.shed_per_second),
+        in_flight: inputs.map(|inputs| inputs.in_flight),
         p95_ms: quantile(0.95).map(|quantile| quantile.seconds * 1000.0),
         p99_ms: quantile(0.99).map(|quantile| quantile.seconds * 1000.0),
         saturated: quantile(0.99).is_some_and(|quantile| quantile.saturated),
-        bad_share: fast
-            .shares(situation.targets)
-            .last()
-            .filter(|_| fast.delta.total > 0.0)
-            .map(|(_, share, _)| share.value),
-        requests: fast.delta.total,
-        window_seconds: fast.seconds,
-        capacity_per_replica: memory.capacity.map(|capacity| capacity.per_second),
+        bad_share: strictest.and_then(|(_, target, _)| window.share_over(target)),
+        requests: window.delta.total,
+        window_seconds: window.seconds,
+        capacity_per_replica: decided.and_then(|decided| Some(decided.capacity?.per_second)),
         ready_replicas: situation.ready,
-        pods_ready: situation.scrape.pods.len(),
-        pods_scraped: situation.scrape.pods.iter().filter(|pod| pod.reading.is_ok()).count(),
-        pods_excluded,
+        pods_ready: situation.scrape.ready().count(),
+        pods_scraped: situation.scrape.ready().count() - situation.scrape.rejections().count(),
+        pods_excluded: decided.map_or_else(BTreeMap::new, |decided| decided.inputs.excluded.clone()),
     }
 }
 
@@ -475,6 +510,7 @@ fn invalid(input: &Input, memory: Memory, current: i32, message: String) -> Plan
         reason: Reason::InvalidSpec,
         message: message.clone(),
         evidence: Evidence::default(),
+        engine: None,
     };
     let findings =
         Findings { wanted: current, ready: current, invalid_spec: Some(message), ..Findings::default() };

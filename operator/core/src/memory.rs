@@ -1,104 +1,29 @@
-//! What one decision leaves for the next: readings, recent rounds, learned capacity, own writes.
+//! What one decision leaves for the next: what the engine has learned, what was read lately, own writes.
 //!
 //! It is bounded, it is lost without harm when the operator restarts, and it never holds a secret.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::histogram::{Delta, Snapshot};
-use crate::input::{Scrape, Targets};
+use crate::engine::Engine;
 use crate::plan::{ChildKind, Reason};
-
-/// Rounds kept at most: ten minutes at the shortest scrape period, and some.
-const ROUNDS_MAX: usize = 620;
-/// Seconds for which a round is kept.
-const ROUND_AGE_SECONDS_MAX: f64 = 600.0;
-/// Seconds for which a round keeps its histogram; after that only its sums.
-const EDGES_AGE_SECONDS_MAX: f64 = 65.0;
+use crate::recent::Recent;
 
 /// Memory of one resource.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
-    /// Last reading of each ready pod, by UID.
-    pub(crate) baselines: BTreeMap<String, Baseline>,
-    /// Recent rounds, oldest first.
-    pub(crate) rounds: VecDeque<Round>,
-    /// Hash of the pod template that the rounds and the capacity speak of.
-    pub(crate) template: Option<u64>,
-    /// Load at which a replica failed its targets.
-    pub(crate) capacity: Option<Capacity>,
-    /// The last change of replicas that was written.
-    pub(crate) last_change: Option<Change>,
-    /// Since when all wanted replicas have been ready. Absent while they are not.
-    pub(crate) settled_at: Option<Timestamp>,
-    /// Since when fewer replicas than wanted have been ready. Absent while all are.
-    pub(crate) unready_since: Option<Timestamp>,
-    /// Scale-ups in a row after which latency was no better.
-    pub(crate) unhelpful_ups: u32,
-    /// Time of the last change that was counted in `unhelpful_ups`: each counts once.
-    pub(crate) judged_change: Option<Timestamp>,
+    /// What is learned of the pods.
+    pub(crate) engine: Engine,
+    /// What was read of them lately.
+    pub(crate) recent: Recent,
     /// Reason and message of the last judged round, for decisions between two scrapes.
     pub(crate) last_verdict: Option<(Reason, String)>,
     /// Own writes, by child.
     pub(crate) applied: BTreeMap<ChildKind, Applied>,
     /// Own writes that failed and are not tried again at every decision, by child.
     pub(crate) failures: BTreeMap<ChildKind, Failure>,
-}
-
-/// A reading and its time.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Baseline {
-    pub at: Timestamp,
-    pub snapshot: Snapshot,
-}
-
-/// What all pods did between two scrapes.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Round {
-    pub at: Timestamp,
-    /// Mean length of the pods' intervals.
-    pub seconds: f64,
-    pub delta: Delta,
-    /// Requests over each target, in the order p95, p99.
-    pub bad: [f64; 2],
-    pub completed_per_second: f64,
-    /// Completed, refused, and newly waiting.
-    pub offered_per_second: f64,
-    /// Completed requests per second of the busiest pod.
-    pub busiest_per_second: f64,
-    pub in_flight: f64,
-    /// Pods with two readings.
-    pub measured: usize,
-    /// Pods whose answer was used.
-    pub scraped: usize,
-    /// Pods that were ready.
-    pub ready: usize,
-}
-
-/// Load at which a replica failed its targets.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Capacity {
-    /// Completed requests per second of one replica.
-    pub per_second: f64,
-    /// When it was last seen.
-    pub at: Timestamp,
-}
-
-/// A change of replicas.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Change {
-    /// When it was decided.
-    pub at: Timestamp,
-    /// Offered requests per second at that time.
-    pub offered_per_second: f64,
-    /// Share of requests over a target at that time.
-    pub bad_share: f64,
-    /// Replicas before.
-    pub from: i32,
-    /// Replicas since.
-    pub to: i32,
 }
 
 /// An own write that the API server has confirmed.
@@ -173,93 +98,6 @@ impl Memory {
     /// The last confirmed write of a child.
     pub fn applied(&self, kind: ChildKind) -> Option<&Applied> {
         self.applied.get(&kind)
-    }
-
-    /// Keeps a change of replicas that the API server has confirmed; the pods are not there yet.
-    pub fn record_change(&mut self, change: Change) {
-        self.last_change = Some(change);
-        self.settled_at = None;
-        self.unready_since = None;
-    }
-
-    /// A clock that was set back must not make the future decide: what lies there was now.
-    pub(crate) fn not_after(&mut self, now: Timestamp) {
-        for time in
-            [&mut self.settled_at, &mut self.unready_since, &mut self.judged_change].into_iter().flatten()
-        {
-            *time = (*time).min(now);
-        }
-        if let Some(change) = &mut self.last_change {
-            change.at = change.at.min(now);
-        }
-        if let Some(capacity) = &mut self.capacity {
-            capacity.at = capacity.at.min(now);
-        }
-    }
-
-    /// Forgets what was learned of another pod template.
-    pub(crate) fn follow_template(&mut self, template: u64) {
-        if self.template.replace(template).is_some_and(|before| before != template) {
-            self.capacity = None;
-            self.unhelpful_ups = 0;
-            self.rounds.clear();
-        }
-    }
-
-    /// Turns readings into a round and keeps it. The first reading of a pod is only a baseline.
-    /// `ready` is what the Deployment says: a ready pod that is not known yet is one that could not be read.
-    pub(crate) fn learn(&mut self, now: Timestamp, scrape: &Scrape, ready: i32, targets: Targets) {
-        let ready = scrape.pods.len().max(usize::try_from(ready).unwrap_or(0));
-        let mut round = Round { at: now, ready, ..Round::default() };
-        let mut baselines = BTreeMap::new();
-        let mut seconds_sum = 0.0;
-        for pod in &scrape.pods {
-            let earlier = self.baselines.remove(&pod.uid);
-            let Ok(snapshot) = &pod.reading else {
-                // The next good reading then covers the gap too.
-                baselines.extend(earlier.map(|earlier| (pod.uid.clone(), earlier)));
-                continue;
-            };
-            round.scraped += 1;
-            round.in_flight += snapshot.in_flight.unwrap_or(0.0);
-            if let Some(earlier) = earlier {
-                let seconds = seconds_between(earlier.at, pod.at);
-                if seconds > 0.0 {
-                    let delta = snapshot.since(&earlier.snapshot);
-                    let newly_waiting =
-                        snapshot.in_flight.unwrap_or(0.0) - earlier.snapshot.in_flight.unwrap_or(0.0);
-                    let completed = delta.total / seconds;
-                    round.completed_per_second += completed;
-                    round.offered_per_second +=
-                        ((delta.total + delta.shed + newly_waiting) / seconds).max(0.0);
-                    round.busiest_per_second = round.busiest_per_second.max(completed);
-                    round.delta.add(&delta);
-                    round.measured += 1;
-                    seconds_sum += seconds;
-                }
-            }
-            baselines.insert(pod.uid.clone(), Baseline { at: pod.at, snapshot: snapshot.clone() });
-        }
-        self.baselines = baselines;
-        if round.measured > 0 {
-            round.seconds = seconds_sum / round.measured as f64;
-        }
-        round.bad = [targets.p95, targets.p99]
-            .map(|target| target.map_or(0.0, |target| round.delta.slower_than(target)));
-        self.rounds.push_back(round);
-        self.forget(now);
-    }
-
-    fn forget(&mut self, now: Timestamp) {
-        let age = |round: &Round| seconds_between(round.at, now);
-        // A clock that was set back must not keep rounds for ever.
-        self.rounds.retain(|round| (0.0..=ROUND_AGE_SECONDS_MAX).contains(&age(round)));
-        while self.rounds.len() > ROUNDS_MAX {
-            self.rounds.pop_front();
-        }
-        for round in self.rounds.iter_mut().filter(|round| age(round) > EDGES_AGE_SECONDS_MAX) {
-            round.delta.forget_edges();
-        }
     }
 }
 

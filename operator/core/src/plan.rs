@@ -9,7 +9,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use serde::{Serialize, Serializer};
 
-use crate::memory::{Change, Failure, Memory};
+use crate::engine;
+use crate::memory::{Failure, Memory};
 
 /// The outcome of one decision.
 #[derive(Clone, Debug)]
@@ -128,6 +129,15 @@ impl Plan {
     }
 }
 
+/// A change of replicas, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Replicas before.
+    pub from: i32,
+    /// Replicas since.
+    pub to: i32,
+}
+
 /// The children, in the order in which they are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChildKind {
@@ -163,7 +173,7 @@ pub enum Reason {
     Initial,
     /// Too many requests were slower than a target, or were refused.
     LatencyOverTarget,
-    /// Load is close to where replicas failed before.
+    /// The load to come is more than the replicas are expected to carry within the targets.
     LoadNearCapacity,
     /// Fewer replicas would carry the load.
     LoadBelowCapacity,
@@ -171,17 +181,22 @@ pub enum Reason {
     HoldingWithinTarget,
     /// Too few requests to tell.
     HoldingTooFewRequests,
-    /// More replicas than the load needs have just become ready; clients are still moving to them.
-    HoldingLoadSpreading,
+    /// Fewer replicas would do by what is known of their capacity, which is not enough to remove many at once.
+    HoldingCapacityUnsure,
+    /// Too many requests were slow, but the replicas that run have carried this load before: a backlog drains, connections
+    /// move, or caches warm.
+    HoldingEnoughReplicas,
     /// Adding replicas did not help; the database, the cache or something else they share is the bottleneck.
     DependencyBound,
+    /// Requests are slower than a target without any load, so that no number of replicas meets it.
+    TargetUnmeetable,
     /// Too few pods could be read; no data is not low load.
     MetricsUnavailable,
     /// A new pod template is being rolled out.
     RolloutInProgress,
     /// Wanted replicas are not ready yet.
     PodsStarting,
-    /// Fewer replicas would do, but the last change is too recent.
+    /// Fewer replicas would do, but have not for long enough.
     CoolingDown,
     /// `spec.replicas.pinned` says so.
     Pinned,
@@ -199,15 +214,17 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Initial,
         Self::LatencyOverTarget,
         Self::LoadNearCapacity,
         Self::LoadBelowCapacity,
         Self::HoldingWithinTarget,
         Self::HoldingTooFewRequests,
-        Self::HoldingLoadSpreading,
+        Self::HoldingCapacityUnsure,
+        Self::HoldingEnoughReplicas,
         Self::DependencyBound,
+        Self::TargetUnmeetable,
         Self::MetricsUnavailable,
         Self::RolloutInProgress,
         Self::PodsStarting,
@@ -229,8 +246,10 @@ impl Reason {
             Self::LoadBelowCapacity => "LoadBelowCapacity",
             Self::HoldingWithinTarget => "HoldingWithinTarget",
             Self::HoldingTooFewRequests => "HoldingTooFewRequests",
-            Self::HoldingLoadSpreading => "HoldingLoadSpreading",
+            Self::HoldingCapacityUnsure => "HoldingCapacityUnsure",
+            Self::HoldingEnoughReplicas => "HoldingEnoughReplicas",
             Self::DependencyBound => "DependencyBound",
+            Self::TargetUnmeetable => "TargetUnmeetable",
             Self::MetricsUnavailable => "MetricsUnavailable",
             Self::RolloutInProgress => "RolloutInProgress",
             Self::PodsStarting => "PodsStarting",
@@ -269,6 +288,9 @@ pub struct Decision {
     /// What the pods said. Absent fields could not be known.
     #[serde(flatten)]
     pub evidence: Evidence,
+    /// What the engine made of it, as [`engine::record`] describes. Absent when no pod was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Box<engine::Decision>>,
 }
 
 /// The numbers behind a decision.
@@ -295,7 +317,7 @@ pub struct Evidence {
     pub requests: f64,
     /// Length of the fast window, in seconds.
     pub window_seconds: f64,
-    /// Completed requests per second at which one replica failed its targets, as far as known.
+    /// Requests per second that one replica is believed to carry within its targets, as far as known.
     pub capacity_per_replica: Option<f64>,
     /// Replicas that are ready.
     pub ready_replicas: i32,
@@ -333,6 +355,8 @@ pub struct Findings {
     pub cache_ready: Option<bool>,
     /// Percentiles over the slow window in seconds, p95 and p99, where they can be known.
     pub latency_seconds: [Option<f64>; 2],
+    /// What was learned of the replicas, if anything was.
+    pub learned: Option<engine::Learned>,
     /// The plan writes to the cluster.
     pub writes: bool,
 }
@@ -360,6 +384,10 @@ pub enum Limit {
     Min(i32),
     /// By the database inside the pod.
     EmbeddedDatabase,
+    /// By what the replicas depend on: more of them did not help.
+    Dependency,
+    /// By the target, which requests miss without any load.
+    TargetUnmeetable,
 }
 
 /// Whether latency could be read.

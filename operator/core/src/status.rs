@@ -8,10 +8,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use plimsoll_crds::{
     ApiDeployment, ApiDeploymentStatus, CacheKind, CacheStatus, ConditionType, LastDecision, LatencyStatus,
-    reason,
+    LearnedStatus, reason,
 };
 
 use crate::build;
+use crate::input::Targets;
+use crate::learned;
 use crate::memory::seconds_between;
 use crate::plan::{Decision, Findings, Limit, MetricsState, Reason, Rollout};
 use crate::scale::EMBEDDED_DATABASE;
@@ -53,6 +55,7 @@ pub fn next(app: &ApiDeployment, outcome: Outcome<'_>, now: Timestamp) -> ApiDep
                 selector: Some(build::selector_text(app)),
                 latency: Some(latency(app, findings)),
                 last_decision: Some(last_decision(before.last_decision.clone(), decision)),
+                learned: learned(app, before.learned.clone(), findings),
                 cache: Some(cache(app, findings)),
                 conditions: conditions.next,
             };
@@ -102,6 +105,7 @@ pub fn worth_writing(
         let mut status = status.clone();
         status.latency = None;
         status.last_decision = None;
+        status.learned = None;
         for condition in &mut status.conditions {
             condition.message.clear();
         }
@@ -267,6 +271,16 @@ impl Conditions<'_> {
                 let message = format!("the load needs more than spec.replicas.max, which is {max}; raise it");
                 self.set(ConditionType::ScalingLimited, "True", reason::TOO_MANY_REPLICAS, message);
             }
+            Some(Limit::Dependency) => {
+                let message =
+                    "more replicas did not help: look at what they share, such as the database or the cache";
+                self.set(ConditionType::ScalingLimited, "True", reason::DEPENDENCY_BOUND, message);
+            }
+            Some(Limit::TargetUnmeetable) => {
+                let message = "requests miss spec.latency without any load, so no number of replicas meets it: raise \
+                               the target, or make the API faster";
+                self.set(ConditionType::ScalingLimited, "True", reason::TARGET_UNMEETABLE, message);
+            }
             Some(Limit::Min(min)) => {
                 let message = format!("fewer replicas would do than spec.replicas.min, which is {min}");
                 self.set(ConditionType::ScalingLimited, "True", reason::TOO_FEW_REPLICAS, message);
@@ -324,6 +338,13 @@ fn latency(app: &ApiDeployment, findings: &Findings) -> LatencyStatus {
         |name: &str, target: &Option<String>| target.as_ref().map(|target| format!("{name}<{target}"));
     let targets = [target("p95", &app.spec.latency.p95), target("p99", &app.spec.latency.p99)];
     LatencyStatus { p95, p99, target: Some(targets.into_iter().flatten().collect::<Vec<_>>().join(" ")) }
+}
+
+fn learned(app: &ApiDeployment, before: Option<LearnedStatus>, findings: &Findings) -> Option<LearnedStatus> {
+    let Some((learned, targets)) = findings.learned.as_ref().zip(Targets::of(&app.spec).ok()) else {
+        return before;
+    };
+    Some(learned::to_status(before.as_ref(), learned, targets))
 }
 
 fn last_decision(before: Option<LastDecision>, decision: &Decision) -> LastDecision {

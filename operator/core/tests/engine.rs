@@ -16,7 +16,7 @@ const EDGES_MS: [f64; 8] = [10.0, 20.0, 50.0, 100.0, 150.0, 250.0, 500.0, 1000.0
 
 fn settings() -> Settings {
     Settings {
-        targets: vec![Target { quantile: 0.99, latency: Duration::from_millis(250) }],
+        targets: vec![Target::latency(0.99, Duration::from_millis(250))],
         min: 2,
         max: 20,
         period: Duration::from_secs(5),
@@ -78,7 +78,6 @@ impl World {
         let started = Timestamp::from_second(1_800_000_000).unwrap();
         let pods = (0..self.replicas).map(|index| Pod {
             uid: index.to_string(),
-            template: 1,
             created_at: started,
             ready_at: Some(started + SignedDuration::from_secs(3)),
             sample: Some(Sample { at: self.now(), reading: self.snapshot(), cpu: None }),
@@ -278,7 +277,19 @@ fn the_record_is_stable() {
     let decision = world.run(60, 320.0, late);
     let record = serde_json::to_value(&decision).unwrap();
     let fields = record.as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>();
-    let known = ["capacity", "cheapest", "counterfactuals", "from", "inputs", "outlook", "rule", "to"];
+    let known = [
+        "capacity",
+        "cheapest",
+        "counterfactuals",
+        "from",
+        "inputs",
+        "limit",
+        "outlook",
+        "rule",
+        "to",
+        "version",
+        "violated",
+    ];
     assert_eq!(fields, known);
     assert_eq!(decision.counterfactuals.len(), 3);
     assert!(decision.counterfactuals[0].violation_chance >= decision.counterfactuals[2].violation_chance);

@@ -20,8 +20,7 @@ pub struct Plimsoll {
 impl Plimsoll {
     /// For the promise and the bounds of a scenario.
     pub fn new(scenario: &Scenario) -> Self {
-        let target =
-            |target: &crate::scenario::Target| Target { quantile: target.quantile, latency: target.latency };
+        let target = |target: &crate::scenario::Target| Target::latency(target.quantile, target.latency);
         Self {
             engine: Engine::default(),
             settings: Settings {
@@ -71,7 +70,6 @@ fn at(since_start: Duration) -> Timestamp {
 fn pod(view: &PodView) -> Pod {
     Pod {
         uid: view.id.to_string(),
-        template: view.template,
         created_at: at(view.created),
         ready_at: view.ready.map(at),
         sample: view.reading.as_ref().map(|reading| match reading {

@@ -19,8 +19,8 @@ use kube::core::NamespaceResourceScope;
 use kube::core::error_boundary::InvalidObject;
 use plimsoll_core::build::name_of;
 use plimsoll_core::input::Input;
-use plimsoll_core::memory::{Applied, Change, Failure, Memory};
-use plimsoll_core::plan::{ChildKind, Plan, Step};
+use plimsoll_core::memory::{Applied, Failure, Memory};
+use plimsoll_core::plan::{Change, ChildKind, Plan, Step};
 use plimsoll_core::{MANAGER, REPLICAS_MANAGER, replicas_hash, status, version_of, wanted_replicas};
 use plimsoll_crds::{ApiDeployment, ApiDeploymentStatus};
 use serde::Serialize;
@@ -116,9 +116,6 @@ async fn carry_out_step(
             memory
                 .record_applied(ChildKind::Replicas, confirmed(replicas_hash(change.to), &written.metadata));
             memory.record_version(ChildKind::Deployment, version_of(&written.metadata));
-            if change.from != change.to {
-                memory.record_change(*change);
-            }
             Ok(())
         }
         Step::Delete { kind, name, uid } => delete(ctx, app, *kind, name, uid).await,

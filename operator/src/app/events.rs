@@ -5,7 +5,7 @@ use std::time::Instant;
 use kube::Resource as _;
 use kube_runtime::events::{Event, EventType};
 use plimsoll_core::Plan;
-use plimsoll_crds::{ApiDeployment, ApiDeploymentStatus, ConditionType};
+use plimsoll_crds::{ApiDeployment, ApiDeploymentStatus, ConditionType, reason};
 use tracing::debug;
 
 use super::Context;
@@ -43,7 +43,9 @@ pub async fn of_conditions(
         let bad = (condition.type_ == ConditionType::Stalled.as_str() && condition.status == "True")
             || (condition.type_ == ConditionType::MetricsAvailable.as_str() && condition.status == "False")
             || (condition.type_ == ConditionType::CacheReady.as_str() && condition.status == "False")
-            || (condition.type_ == ConditionType::ScalingLimited.as_str() && condition.status == "True");
+            || (condition.type_ == ConditionType::ScalingLimited.as_str() && condition.status == "True")
+                // More replicas than the load needs are what the spec asks for.
+                && condition.reason != reason::TOO_FEW_REPLICAS;
         let known = before.conditions.iter().any(|old| {
             old.type_ == condition.type_ && old.status == condition.status && old.reason == condition.reason
         });

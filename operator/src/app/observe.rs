@@ -83,7 +83,7 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
         // Set even if there is nothing to ask yet: it is the rhythm of the object.
         working.scraped_at = Some(Instant::now());
         if observed.deployment.owned().is_some() {
-            scrape = Some(scrape::ready_pods(app, &pods_of(app, &stores.pods), &ctx.scrapes).await);
+            scrape = Some(scrape::pods(app, &pods_of(app, &stores.pods), &ctx.scrapes).await);
         }
     }
     Ok(Input {

@@ -13,28 +13,31 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use plimsoll_core::build::{APP_LABEL, COMPONENT_LABEL, name_of};
-use plimsoll_core::histogram::{Rejection, Snapshot};
-use plimsoll_core::input::{PodSample, Scrape};
-use plimsoll_crds::ApiDeployment;
+use plimsoll_core::engine::{self, Cpu, Sample};
+use plimsoll_core::histogram::Rejection;
+use plimsoll_core::input::Scrape;
+use plimsoll_crds::{ApiDeployment, quantity_value};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::exposition;
+use super::exposition::{self, Exposition};
 
 /// Longest wait for one pod, the wait for its turn included.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Longest answer: some tens of thousands of series.
 const BODY_BYTES_MAX: usize = 4 << 20;
 
-/// A pod that can be asked.
+/// A pod of the API, and where it can be asked. It is asked if it is Ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     uid: String,
-    address: SocketAddr,
+    created_at: Timestamp,
+    ready_at: Option<Timestamp>,
+    address: Option<SocketAddr>,
 }
 
 impl Target {
-    /// The pod's address, if it belongs to the resource, is Ready and is not being deleted.
+    /// The pod, if it belongs to the resource and is not being deleted.
     pub fn of(app: &ApiDeployment, pod: &Pod) -> Option<Self> {
         let labels = pod.metadata.labels.as_ref()?;
         let ours = pod.metadata.namespace == app.metadata.namespace
@@ -43,36 +46,52 @@ impl Target {
         if !ours || pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        let status = pod.status.as_ref()?;
-        let ready = status
-            .conditions
-            .iter()
-            .flatten()
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-        if !ready {
-            return None;
-        }
-        let address = status.pod_ip.as_ref()?.parse::<IpAddr>().ok()?;
-        let port = u16::try_from(app.spec.metrics_port()).ok()?;
-        Some(Self { uid: pod.metadata.uid.clone()?, address: SocketAddr::new(address, port) })
+        let created_at = pod.metadata.creation_timestamp.as_ref()?.0;
+        let status = pod.status.as_ref();
+        let ready = status.and_then(|status| {
+            let mut conditions = status.conditions.iter().flatten();
+            conditions.find(|condition| condition.type_ == "Ready" && condition.status == "True")
+        });
+        let ready_at = ready.map(|ready| ready.last_transition_time.as_ref().map_or(created_at, |at| at.0));
+        let address = status
+            .and_then(|status| status.pod_ip.as_ref()?.parse::<IpAddr>().ok())
+            .zip(u16::try_from(app.spec.metrics_port()).ok())
+            .map(|(address, port)| SocketAddr::new(address, port));
+        Some(Self { uid: pod.metadata.uid.clone()?, created_at, ready_at, address })
     }
 }
 
-/// Asks all targets. A target that fails is in the answer, with the reason.
-pub async fn ready_pods(app: &ApiDeployment, targets: &[Target], turns: &Semaphore) -> Scrape {
+/// Asks all targets that are Ready. One that fails is in the answer, with the reason.
+pub async fn pods(app: &ApiDeployment, targets: &[Target], turns: &Semaphore) -> Scrape {
     let metrics = &app.spec.metrics;
+    let ask = async |address: Option<SocketAddr>| {
+        let _turn = turns.acquire().await.map_err(|_| Rejection::Connection)?;
+        let body = get(address.ok_or(Rejection::Connection)?, &metrics.path).await?;
+        let text = std::str::from_utf8(&body).map_err(|_| Rejection::NotExposition)?;
+        exposition::parse(text, &metrics.histogram)
+    };
     let asked = targets.iter().map(async |target| {
-        let answer = async {
-            let _turn = turns.acquire().await.map_err(|_| Rejection::Connection)?;
-            let body = get(target.address, &metrics.path).await?;
-            let text = std::str::from_utf8(&body).map_err(|_| Rejection::NotExposition)?;
-            exposition::parse(text, &metrics.histogram)
-        };
-        let reading: Result<Snapshot, Rejection> =
-            tokio::time::timeout(DEADLINE, answer).await.unwrap_or(Err(Rejection::Timeout));
-        PodSample { uid: target.uid.clone(), at: Timestamp::now(), reading }
+        let mut sample = None;
+        if target.ready_at.is_some() {
+            let answer = tokio::time::timeout(DEADLINE, ask(target.address)).await;
+            sample = Some(sample_of(app, answer.unwrap_or(Err(Rejection::Timeout))));
+        }
+        let Target { uid, created_at, ready_at, .. } = target.clone();
+        engine::Pod { uid, created_at, ready_at, sample }
     });
     Scrape { pods: join_all(asked).await }
+}
+
+fn sample_of(app: &ApiDeployment, answer: Result<Exposition, Rejection>) -> Sample {
+    let at = Timestamp::now();
+    match answer {
+        Ok(Exposition { snapshot, cpu }) => {
+            let limit_cores = || app.spec.resources.limits.as_ref()?.get("cpu").map(quantity_value)?.ok();
+            let with_limit = |cpu: Cpu| Cpu { limit_cores: cpu.limit_cores.or_else(limit_cores), ..cpu };
+            Sample { at, reading: Ok(snapshot), cpu: cpu.map(with_limit) }
+        }
+        Err(rejection) => Sample { at, reading: Err(rejection), cpu: None },
+    }
 }
 
 /// One request on a connection of its own, so that a pod's connection limit or balancer plays no part.

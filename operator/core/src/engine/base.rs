@@ -14,7 +14,7 @@ const MUCH_LOWER: f64 = 0.7;
 const AS_LOW: f64 = 1.1;
 
 /// Requests at the lowest load that was seen.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct LowLoad {
     counts: Delta,
     /// The load of a pod at which they came, on average.

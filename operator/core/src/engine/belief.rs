@@ -14,6 +14,7 @@ use super::base::LowLoad;
 use super::capacity::{Capacity, Evidence, GROUPING, Point};
 use super::estimate::{PodRound, Round};
 use super::latency_model::{Base, Tail};
+use super::learned::LearnedCapacity;
 use super::queue_fit::{self, QueueFit};
 use super::settings::{Settings, Target};
 
@@ -30,6 +31,8 @@ const DOUBT_SECONDS: f64 = 60.0;
 const CAPACITY_OF_CPU: f64 = 0.75;
 const CPU_SPREAD_BELOW: f64 = 0.7;
 const CPU_SPREAD_ABOVE: f64 = 0.15;
+/// From this part of the CPU limit on, most of what a pod uses is for its requests.
+const CPU_TELLING: f64 = 0.2;
 /// Before anything was learned a pod is taken to carry between this part of what it has now, and as many times that.
 const FIRST_LOWEST: f64 = 0.7;
 const FIRST_HIGHEST: f64 = 12.0;
@@ -47,6 +50,9 @@ const OVERLOAD_SPREAD_BELOW: f64 = 1.0;
 const OVERLOAD_SPREAD_ABOVE: f64 = 0.15;
 /// A capacity known no better than this is unsure.
 const SPREAD_UNSURE: f64 = 0.08;
+/// A capacity that was known before a restart is known no better than the one, and no worse than the other.
+const RESTORED_SPREAD_MIN: f64 = 0.1;
+const RESTORED_SPREAD_MAX: f64 = 1.0;
 /// How far the queue's model may be off.
 const MODEL_SPREAD: f64 = 0.15;
 /// Load of a pod below this part of its saturation is low: next to nothing waits.
@@ -64,7 +70,7 @@ const NORMAL_IN_FLIGHT: f64 = 3.0;
 const NORMAL_IN_FLIGHT_MORE: f64 = 5.0;
 
 /// What is believed of the pods of one template.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Belief {
     /// One for each target.
     capacities: Vec<Capacity>,
@@ -75,6 +81,8 @@ pub struct Belief {
     /// Median time of a request at its best, in seconds.
     typical_seconds: Option<f64>,
     cpu_seconds_per_request: Option<f64>,
+    /// Whether what the CPU limit allows has been heard, since the last doubt.
+    cpu_heard: bool,
     surprises: u32,
     seconds: f64,
     requests: f64,
@@ -82,7 +90,7 @@ pub struct Belief {
 }
 
 /// The capacity of a pod as a decision needs it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Known {
     /// Likely capacities, lowest first.
     pub points: Vec<Point>,
@@ -115,6 +123,29 @@ impl Belief {
             capacity.doubt(DOUBT_SPREAD);
         }
         (self.surprises, self.doubted_at_seconds) = (0, Some(self.seconds));
+        (self.cpu_seconds_per_request, self.cpu_heard) = (None, false);
+    }
+
+    /// Takes over what was learned before a restart: one capacity for each target, in their order.
+    pub fn restore(&mut self, capacities: &[LearnedCapacity], typical_seconds: f64) {
+        let about = |learned: &LearnedCapacity| {
+            // What is not seen again soon may have changed in between.
+            let spread = learned.spread.clamp(RESTORED_SPREAD_MIN, RESTORED_SPREAD_MAX);
+            Capacity::about(learned.target.budget(), learned.per_second.ln(), spread)
+        };
+        self.capacities = capacities.iter().map(about).collect();
+        self.typical_seconds = Some(typical_seconds);
+    }
+
+    /// What is known, one for each target in their order, and the median time of a request. None before anything was
+    /// learned.
+    pub fn learned(&self, settings: &Settings) -> Option<(Vec<LearnedCapacity>, f64)> {
+        let of = |(capacity, target): (&Capacity, &Target)| {
+            let (log_mean, spread) = capacity.log_moments();
+            LearnedCapacity { target: *target, per_second: log_mean.exp(), spread }
+        };
+        let capacities = self.capacities.iter().zip(&settings.targets).map(of).collect::<Vec<_>>();
+        (!capacities.is_empty()).then_some((capacities, self.typical_seconds?))
     }
 
     /// Learns from a round.
@@ -138,8 +169,9 @@ impl Belief {
             if self.requests < FIRST_REQUESTS {
                 return;
             }
-            self.begin(load, &pods, settings);
+            self.begin(load, settings);
         }
+        self.hear_cpu(&pods);
         if self.capacities.iter().any(|capacity| capacity.log_moments().1 > SPREAD_UNSURE) {
             self.fit_queue(round.seconds, counts, load, even, settings);
         }
@@ -151,7 +183,7 @@ impl Belief {
                 capacity.learn_saturated(completed_per_second);
                 continue;
             }
-            let over = counts.slower_than(target.latency);
+            let over = target.missed(counts);
             if !even {
                 continue;
             }
@@ -202,26 +234,31 @@ impl Belief {
         (round.in_flight - normal * round.ready as f64).max(0.0)
     }
 
-    fn begin(&mut self, load: f64, pods: &[&PodRound], settings: &Settings) {
-        let by_cpu = pods
-            .iter()
-            .find_map(|pod| pod.cpu?.limit_cores)
-            .zip(self.cpu_seconds_per_request)
-            .map(|(limit, cost)| limit / cost.max(1e-9));
+    fn begin(&mut self, load: f64, settings: &Settings) {
         let by_worker = 1.0 / self.typical_seconds.unwrap_or(1.0).max(1e-3);
         let lowest = (FIRST_LOWEST * load).max(FIRST_WORKERS_LOWEST * by_worker);
         let highest = (FIRST_HIGHEST * load).max(FIRST_WORKERS * by_worker);
         self.capacities = settings
             .targets
             .iter()
-            .map(|target| {
-                let mut capacity = Capacity::between(target.budget(), lowest, highest);
-                if let Some(per_second) = by_cpu {
-                    capacity.learn_about(CAPACITY_OF_CPU * per_second, CPU_SPREAD_BELOW, CPU_SPREAD_ABOVE);
-                }
-                capacity
-            })
+            .map(|target| Capacity::between(target.budget(), lowest, highest))
             .collect();
+    }
+
+    /// Hears once what the CPU limit allows.
+    fn hear_cpu(&mut self, pods: &[&PodRound]) {
+        let Some(cost) = self.cpu_seconds_per_request.filter(|_| !self.cpu_heard) else { return };
+        let known = pods.iter().filter_map(|pod| Some((pod.cpu?.cores, pod.cpu?.limit_cores?)));
+        let (cores, limit, pods) =
+            known.fold((0.0, 0.0, 0.0), |sum, pod| (sum.0 + pod.0, sum.1 + pod.1, sum.2 + 1.0));
+        if cores <= CPU_TELLING * limit {
+            return;
+        }
+        self.cpu_heard = true;
+        let per_second = limit / pods / cost.max(1e-9);
+        for capacity in &mut self.capacities {
+            capacity.learn_about(CAPACITY_OF_CPU * per_second, CPU_SPREAD_BELOW, CPU_SPREAD_ABOVE);
+        }
     }
 
     /// The load of a pod over a little while, and whether it was even.
@@ -273,7 +310,7 @@ impl Belief {
     /// What the queue's model says of the capacity: mean and spread of the logarithm.
     fn by_model(&self, target: Target, settings: &Settings) -> Option<(f64, f64)> {
         let (fit, base) = (self.queue_fit.as_ref()?, self.low_load.base(&latencies(settings))?);
-        let tail = Tail::new(&base, target.latency.as_secs_f64());
+        let tail = Tail::new(&base, target.latency_seconds()?);
         let (mean, spread) = fit.capacity(&base, target, &tail);
         Some((mean, spread.hypot(MODEL_SPREAD)))
     }
@@ -294,7 +331,7 @@ fn kept_busy(pods: &[&PodRound], settings: &Settings) -> Option<f64> {
 }
 
 fn latencies(settings: &Settings) -> Vec<f64> {
-    settings.targets.iter().map(|target| target.latency.as_secs_f64()).collect()
+    settings.targets.iter().filter_map(|target| target.latency_seconds()).collect()
 }
 
 /// Edges at which latencies tell of waiting: where a quarter and a twenty-fifth of requests are slower without a wait, and

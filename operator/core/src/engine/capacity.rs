@@ -35,14 +35,14 @@ const SATURATION_SPREAD: f64 = 0.15;
 const POINTS: usize = 8;
 
 /// What is known of the load that one pod can carry for one target.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Capacity {
     budget: f64,
     grid: LogGrid<COLUMNS>,
 }
 
 /// What pods did in a round, seen as evidence.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evidence {
     /// Load of one pod, in requests per second.
     pub per_pod_per_second: f64,
@@ -76,6 +76,15 @@ impl Capacity {
             })
             .collect();
         Self { budget, grid: LogGrid { first, step: STEP_COARSE, log_weights } }
+    }
+
+    /// About `log_mean` is known, with a spread of the logarithm.
+    pub fn about(budget: f64, log_mean: f64, spread: f64) -> Self {
+        // As wide as a uniform distribution of that spread is.
+        let wide = spread * 12.0_f64.sqrt() / 2.0;
+        let mut capacity = Self::between(budget, (log_mean - wide).exp(), (log_mean + wide).exp());
+        capacity.grid.settle();
+        capacity
     }
 
     /// Forgets some, for the `seconds` that passed: the capacity may have wandered since.
@@ -148,13 +157,9 @@ impl Capacity {
     /// Something has changed: keeps the place, widens the spread to at least `spread`.
     pub fn doubt(&mut self, spread: f64) {
         let (mean, now) = self.log_moments();
-        if now >= spread {
-            return;
+        if now < spread {
+            *self = Self::about(self.budget, mean, spread);
         }
-        let (budget, wide) = (self.budget, spread * 12.0_f64.sqrt() / 2.0);
-        let mut doubted = Self::between(budget, (mean - wide).exp(), (mean + wide).exp());
-        doubted.grid.settle();
-        *self = doubted;
     }
 
     /// Mean and spread of the logarithm of the capacity.

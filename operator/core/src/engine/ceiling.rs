@@ -17,7 +17,7 @@ const DISPROVED: f64 = 1.05;
 const NEAR: f64 = 0.85;
 
 /// The ceiling, and what speaks for it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ceiling {
     /// The fewest pods that were seen kept busy lately.
     fewest: Option<Busy>,
@@ -25,7 +25,7 @@ pub struct Ceiling {
     known: Option<Busy>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Busy {
     at_seconds: f64,
     pods: f64,

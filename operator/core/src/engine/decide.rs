@@ -8,10 +8,12 @@ use super::ceiling::Ceiling;
 use super::dependency::{Helpfulness, State};
 use super::estimate::{Estimator, Round};
 use super::forecast::Forecast;
+use super::learned::Learned;
 use super::observation::Observation;
 use super::propose::Stakes;
-use super::record::{Counterfactual, Decision, Inputs, Outlook, Rule};
-use super::settings::Settings;
+use super::record::{self, Bound, Counterfactual, Decision, Inputs, Outlook, Rule};
+use super::roster::Roster;
+use super::settings::{Settings, Target};
 use super::startup::Startup;
 
 /// How far beyond the start of new pods the load is looked at: a minute that begins then must be carried too.
@@ -35,9 +37,12 @@ const COUNTED_SECONDS: f64 = 600.0;
 const REQUESTS_PER_BUDGET: f64 = 2.99;
 
 /// What is learned of one resource, from round to round.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Engine {
+    roster: Roster,
     estimator: Estimator,
+    /// The newest round.
+    round: Round,
     startup: Startup,
     forecast: Forecast,
     belief: Belief,
@@ -49,24 +54,40 @@ pub struct Engine {
     /// More replicas did not help: the number that was as good.
     useful: Option<u32>,
     template: Option<u64>,
-    /// Numbers that were the cheapest, with the time of each.
-    wanted: VecDeque<(f64, u32)>,
+    /// What the belief is about.
+    targets: Vec<Target>,
+    /// Numbers that were the cheapest lately.
+    wanted: VecDeque<Wanted>,
     /// Requests of recent rounds, and late ones, with the time of each.
     counted: VecDeque<(f64, f64, f64)>,
     clock_seconds: f64,
     down_at_seconds: f64,
 }
 
+/// A number that was the cheapest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Wanted {
+    at_seconds: f64,
+    replicas: u32,
+    /// The bound beyond which it would have been cheaper still.
+    beyond: Option<Bound>,
+}
+
 impl Engine {
     /// Takes one round and decides.
     pub fn decide(&mut self, observation: &Observation, settings: &Settings) -> Decision {
-        let round = self.estimator.round(observation);
-        self.startup.follow(observation);
-        if self.template.replace(observation.template).is_some_and(|before| before != observation.template) {
-            self.belief.doubt();
-        }
+        self.roster.follow(observation);
+        self.startup.follow(observation, &self.roster);
+        self.follow_service(observation, settings);
+        let round = self.estimator.round(observation, &self.roster);
+        let decision = self.weigh(&round, observation, settings);
+        self.round = round;
+        decision
+    }
+
+    fn weigh(&mut self, round: &Round, observation: &Observation, settings: &Settings) -> Decision {
         let current = observation.current;
-        let inputs = Inputs::of(&round);
+        let inputs = Inputs::of(round);
         // No data is not low load.
         if round.measured == 0 || 2 * round.scraped < round.ready {
             return Decision::hold(current, Rule::Blind, inputs);
@@ -75,43 +96,111 @@ impl Engine {
         let horizon_seconds = self.startup.p90_seconds() + settings.period.as_secs_f64() + AHEAD_SECONDS;
         let outlook = self.forecast.next(round.seconds, round.offered_per_second, horizon_seconds);
         let completed = round.completed_per_second;
-        let busy = belief::busy(&round, settings);
+        let busy = belief::busy(round, settings);
         if self.ceiling.follow(self.clock_seconds, round.ready, completed, busy) {
-            self.restore();
+            self.trust_again();
         }
         if self.useful.is_none() && !self.ceiling.is_near(completed) {
-            self.belief.learn(&round, settings);
+            self.belief.learn(round, settings);
         }
         let outlook = self.ceiling.per_second().map_or(outlook.clone(), |most| outlook.at_most(most));
         let Some(known) = self.belief.known(settings) else {
             return Decision::hold(current, Rule::FewRequests, inputs);
         };
-        let state = self.state(observation, &round, &known);
+        let state = self.state(observation, round, &known);
         self.follow(state);
         let stakes = Stakes {
             outlook: &outlook,
             capacity: &known.points,
-            minute_spread: minute_spread(&round, &known),
+            minute_spread: minute_spread(round, &known),
             violation_price: settings.violation_price,
             late_allowed: 60.0 * round.offered_per_second * known.target.budget(),
-            backlog_per_second: self.backlog_per_second(&round, &known),
+            backlog_per_second: self.backlog_per_second(round, &known),
         };
         let cheapest = stakes.cheapest(settings.min, settings.highest());
+        let beyond = stakes.beyond(cheapest, settings.min, settings.highest());
         let capped = self.ceiling.per_second().is_some_and(|most| round.offered_per_second > most);
-        let (to, rule) = self.brake(observation, settings, state, &known, cheapest);
-        let rule = if capped && to <= current { Rule::DependencyBound } else { rule };
+        let wanted = Wanted { at_seconds: self.clock_seconds, replicas: cheapest, beyond };
+        let (to, rule) = self.brake(observation, settings, state, &known, wanted);
+        let (rule, limit) = match self.limit() {
+            _ if capped && to <= current => (Rule::DependencyBound, None),
+            _ if rule == Rule::DependencyBound => (rule, None),
+            Some(Bound::Max) if to == settings.highest() => (Rule::Max, Some(Bound::Max)),
+            Some(Bound::Min) if to == settings.min => (Rule::Min, Some(Bound::Min)),
+            _ => (rule, None),
+        };
         let counterfactuals = [to.saturating_sub(1).max(1), to, to + 1]
             .map(|replicas| Counterfactual { replicas, violation_chance: stakes.chance(replicas) });
         Decision {
+            version: record::VERSION,
             from: current,
             to,
             rule,
+            limit,
+            violated: state.violated(),
             inputs,
             cheapest,
             outlook: Outlook { horizon_seconds, ..outlook.summary() },
             capacity: Some(known.summary()),
             counterfactuals: counterfactuals.to_vec(),
         }
+    }
+
+    /// The newest round, as it was measured.
+    pub fn round(&self) -> &Round {
+        &self.round
+    }
+
+    /// Takes over what an engine before this one had learned, if it was about these targets and this template, and if this
+    /// one has not begun.
+    pub fn restore(&mut self, learned: &Learned, template: u64, settings: &Settings) {
+        let about =
+            |target: &Target| {
+                let sane = |value: f64| value.is_finite() && value > 0.0;
+                learned.capacities.iter().find(|known| known.target == *target).copied().filter(|known| {
+                    sane(known.per_second) && sane(known.spread) && sane(learned.typical_seconds)
+                })
+            };
+        let capacities = settings.targets.iter().map(about).collect::<Option<Vec<_>>>();
+        let Some(capacities) = capacities.filter(|_| self.template.is_none() && learned.template == template)
+        else {
+            return;
+        };
+        self.belief.restore(&capacities, learned.typical_seconds);
+        self.trusted = self.belief.clone();
+        self.targets.clone_from(&settings.targets);
+        if let Some(seconds) = learned.startup_seconds.filter(|seconds| seconds.is_finite()) {
+            self.startup.restore(seconds);
+        }
+    }
+
+    /// What an engine after this one may take over. None before anything was learned.
+    pub fn learned(&self, settings: &Settings) -> Option<Learned> {
+        let (capacities, typical_seconds) = self.belief.learned(settings)?;
+        let startup_seconds = self.startup.known_seconds();
+        Some(Learned { template: self.template?, capacities, startup_seconds, typical_seconds })
+    }
+
+    /// What was learned is about one template, and about one promise.
+    fn follow_service(&mut self, observation: &Observation, settings: &Settings) {
+        if self.template.replace(observation.template).is_some_and(|before| before != observation.template) {
+            self.belief.doubt();
+        }
+        if self.targets != settings.targets {
+            self.targets.clone_from(&settings.targets);
+            (self.belief, self.trusted) = (Belief::default(), Belief::default());
+            self.useful = None;
+        }
+    }
+
+    /// The bound that keeps the replicas from the cheapest number: the upper one as soon as it does, the lower one once it
+    /// has for a while.
+    fn limit(&self) -> Option<Bound> {
+        let mut beyond = self.wanted.iter().map(|wanted| wanted.beyond);
+        if beyond.clone().any(|bound| bound == Some(Bound::Max)) {
+            return Some(Bound::Max);
+        }
+        (!self.wanted.is_empty() && beyond.all(|bound| bound == Some(Bound::Min))).then_some(Bound::Min)
     }
 
     /// Load on top until a backlog is gone. Below a ceiling more pods do not drain it.
@@ -129,7 +218,7 @@ impl Engine {
         }
         let useful = self.helpfulness.follow(state);
         if useful.is_some() && self.useful.is_none() {
-            self.restore();
+            self.trust_again();
         } else if useful.is_none() && !state.violated() && !self.helpfulness.trying() {
             self.trusted = self.belief.clone();
         }
@@ -137,7 +226,7 @@ impl Engine {
     }
 
     /// What was learned since the violation began was not about the pods.
-    fn restore(&mut self) {
+    fn trust_again(&mut self) {
         if self.trusted.is_some() {
             self.belief = self.trusted.clone();
         }
@@ -150,9 +239,9 @@ impl Engine {
         settings: &Settings,
         state: State,
         known: &Known,
-        cheapest: u32,
+        wanted: Wanted,
     ) -> (u32, Rule) {
-        let now = self.clock_seconds;
+        let Wanted { at_seconds: now, replicas: cheapest, .. } = wanted;
         let held = observation.current.clamp(settings.min, settings.highest());
         if let Some(useful) = self.useful
             && cheapest.max(held) > useful
@@ -160,18 +249,18 @@ impl Engine {
             return (useful.clamp(settings.min, settings.highest()), Rule::DependencyBound);
         }
         let steady_seconds = (DOWN_STARTS * self.startup.p90_seconds()).max(DOWN_SECONDS);
-        self.wanted.push_back((now, cheapest));
-        while self.wanted.front().is_some_and(|(at, _)| now - at > steady_seconds) {
+        self.wanted.push_back(wanted);
+        while self.wanted.front().is_some_and(|wanted| now - wanted.at_seconds > steady_seconds) {
             self.wanted.pop_front();
         }
         if cheapest > held {
             let to = self.at_most(state, settings, held, cheapest);
             self.helpfulness.scaled_up(state, to);
-            return (to, if to == settings.highest() { Rule::Max } else { Rule::Load });
+            return (to, Rule::Load);
         }
-        let steady = self.wanted.iter().map(|wanted| wanted.1).max().unwrap_or(cheapest);
+        let steady = self.wanted.iter().map(|wanted| wanted.replicas).max().unwrap_or(cheapest);
         if steady >= held {
-            return (held, Rule::Steady);
+            return (held, if cheapest < held { Rule::Cooldown } else { Rule::Steady });
         }
         if observation.rolling_out {
             return (held, Rule::Rollout);
@@ -188,7 +277,7 @@ impl Engine {
             steady
         };
         self.down_at_seconds = now;
-        (to, if to == settings.min { Rule::Min } else { Rule::Load })
+        (to, Rule::Load)
     }
 
     /// Of the cheapest number, no more than may be tried at once: a violation makes the capacity look small, and if it is
@@ -208,7 +297,7 @@ impl Engine {
             replicas: observation.current,
             settled: warm as u32 >= observation.current,
             total: round.delta.total + round.delta.shed,
-            late: round.delta.slower_than(known.target.latency) + round.delta.shed,
+            late: known.target.missed(&round.delta) + round.delta.shed,
             budget: known.target.budget(),
             offered_per_second: round.offered_per_second,
             per_pod_per_second: round.completed_per_second / (round.ready as f64).max(1.0),

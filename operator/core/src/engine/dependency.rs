@@ -19,7 +19,7 @@ const JUDGED_AFTER_SECONDS: f64 = 15.0;
 const CALM_SECONDS: f64 = 120.0;
 
 /// Watches what scale-ups do.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Helpfulness {
     tried: Option<Tried>,
     unhelpful: u32,
@@ -30,7 +30,7 @@ pub struct Helpfulness {
 }
 
 /// A scale-up during a violation, and how it was before.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Tried {
     before: u32,
     replicas: u32,
@@ -40,7 +40,7 @@ struct Tried {
 }
 
 /// How it is now.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct State {
     /// The time, in seconds.
     pub now_seconds: f64,

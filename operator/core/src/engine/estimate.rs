@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::observation::{Cpu, Observation, seconds_between};
+use super::roster::Roster;
 use crate::histogram::{Delta, Snapshot};
 
 /// A pod's first seconds are slow, with cold caches and connections: they say nothing of what it can do.
@@ -20,12 +21,12 @@ const IMPLAUSIBLE_RATIO: f64 = 50.0;
 const IMPLAUSIBLE_PER_SECOND: f64 = 1000.0;
 
 /// The last reading of each pod.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Estimator {
     baselines: BTreeMap<String, Baseline>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Baseline {
     at: Timestamp,
     snapshot: Snapshot,
@@ -33,7 +34,7 @@ struct Baseline {
 }
 
 /// What all pods did between two rounds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Round {
     /// Mean length of the pods' intervals.
     pub seconds: f64,
@@ -60,7 +61,7 @@ pub struct Round {
 }
 
 /// What one pod did.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PodRound {
     /// Requests per second that ended.
     pub completed_per_second: f64,
@@ -75,7 +76,7 @@ pub struct PodRound {
 }
 
 /// CPU of one pod in a round.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CpuRound {
     /// CPUs used on average.
     pub cores: f64,
@@ -84,16 +85,26 @@ pub struct CpuRound {
 }
 
 impl Estimator {
-    /// Takes the readings of a round.
-    pub fn round(&mut self, observation: &Observation) -> Round {
+    /// Takes the readings of a round. The roster must have seen it.
+    pub fn round(&mut self, observation: &Observation, roster: &Roster) -> Round {
         let mut round = Round::default();
         let mut baselines = BTreeMap::new();
         let mut deltas = Vec::with_capacity(observation.pods.len());
         let mut seconds_sum = 0.0;
         for pod in &observation.pods {
-            let Some(ready_at) = pod.ready_at else { continue };
-            round.ready += 1;
             let earlier = self.baselines.remove(&pod.uid);
+            let kept = |earlier: Option<Baseline>| {
+                let young = earlier.filter(|earlier| {
+                    seconds_between(earlier.at, observation.now) < BASELINE_AGE_SECONDS_MAX
+                });
+                young.map(|earlier| (pod.uid.clone(), earlier))
+            };
+            let Some(ready_at) = pod.ready_at else {
+                // It may come back, with everything that it has counted.
+                baselines.extend(kept(earlier));
+                continue;
+            };
+            round.ready += 1;
             let Some((sample, snapshot)) =
                 pod.sample.as_ref().and_then(|sample| Some((sample, sample.reading.as_ref().ok()?)))
             else {
@@ -103,24 +114,15 @@ impl Estimator {
                 };
                 *round.excluded.entry(reason).or_default() += 1;
                 // The next good reading then covers the gap too.
-                baselines.extend(
-                    earlier
-                        .filter(|earlier| {
-                            seconds_between(earlier.at, observation.now) < BASELINE_AGE_SECONDS_MAX
-                        })
-                        .map(|earlier| (pod.uid.clone(), earlier)),
-                );
+                baselines.extend(kept(earlier));
                 continue;
             };
             round.scraped += 1;
             // A pod that has just become ready has counted nothing before.
             let since_ready = seconds_between(ready_at, sample.at);
             let fresh = || {
-                (since_ready < 2.0 * WARM_UP_SECONDS).then(|| Baseline {
-                    at: ready_at,
-                    snapshot: Snapshot::default(),
-                    cpu: None,
-                })
+                let known = since_ready < 2.0 * WARM_UP_SECONDS && roster.start_is_known(&pod.uid);
+                known.then(|| Baseline { at: ready_at, snapshot: Snapshot::default(), cpu: None })
             };
             if let Some(earlier) = earlier.or_else(fresh) {
                 let seconds = seconds_between(earlier.at, sample.at);

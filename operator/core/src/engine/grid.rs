@@ -12,7 +12,7 @@ pub const SPREAD_FINE: f64 = 0.25;
 const LOG_WEIGHT_MIN: f64 = -60.0;
 
 /// Weights of `ROWS` loads in `COLUMNS` variants each.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogGrid<const COLUMNS: usize> {
     /// Logarithm of the load in the first row.
     pub first: f64,

@@ -79,7 +79,7 @@ impl Base {
 }
 
 /// The share of requests over one edge, as a function of load.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tail {
     edge_seconds: f64,
     base_over: f64,

@@ -1,7 +1,7 @@
 //! The scaling engine: keeps the latency promise with the fewest replicas.
 //!
 //! Pure: [`Engine::decide`] takes what was observed and gives a [`Decision`]; what it learns stays in the [`Engine`].
-//! In reading order, which is the way of data: `observation` -> `estimate` -> `belief` (`capacity`, and `queue_fit` with
+//! In reading order, which is the way of data: `observation` -> `roster` and `estimate` -> `belief` (`capacity`, and `queue_fit` with
 //! `base` and `latency_model`) and `forecast` with `season` and `startup` -> `propose` -> `decide` with `dependency` and `ceiling` -> [`record`].
 
 mod base;
@@ -14,15 +14,19 @@ mod estimate;
 mod forecast;
 mod grid;
 mod latency_model;
+mod learned;
 mod observation;
 mod propose;
 mod queue_fit;
 pub mod record;
+mod roster;
 mod season;
 mod settings;
 mod startup;
 
 pub use decide::Engine;
+pub use estimate::Round;
+pub use learned::{Learned, LearnedCapacity};
 pub use observation::{Cpu, Observation, Pod, Sample};
-pub use record::{Decision, Rule};
-pub use settings::{Settings, Target, VIOLATION_PRICE_DEFAULT};
+pub use record::{Bound, Decision, Rule};
+pub use settings::{Answer, Settings, Target, VIOLATION_PRICE_DEFAULT};

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::histogram::{Rejection, Snapshot};
 
 /// Everything that is known of the pods at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observation {
     /// The moment.
     pub now: Timestamp,
@@ -15,17 +15,15 @@ pub struct Observation {
     pub template: u64,
     /// Whether pods of an older template are still to be replaced.
     pub rolling_out: bool,
-    /// All pods that are not being deleted.
+    /// All pods that are not being deleted, ready or not.
     pub pods: Vec<Pod>,
 }
 
 /// One pod.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pod {
     /// UID, or any other name that is never used twice.
     pub uid: String,
-    /// Hash of its template.
-    pub template: u64,
     /// When it was created.
     pub created_at: Timestamp,
     /// Since when it has been Ready; none while it is not.
@@ -35,7 +33,7 @@ pub struct Pod {
 }
 
 /// What one pod said.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// When its answer was made.
     pub at: Timestamp,

@@ -2,6 +2,7 @@
 
 use super::capacity::Point;
 use super::forecast::Outlook;
+use super::record::Bound;
 
 /// What is not known of the capacity is found out once: the price of being wrong is spread over this many minutes.
 const LEARNING_MINUTES: f64 = 10.0;
@@ -14,7 +15,7 @@ const PLANNED_BELOW: f64 = 0.4;
 const TRIED: u32 = 40;
 
 /// What the price depends on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stakes<'a> {
     /// The load to come.
     pub outlook: &'a Outlook,
@@ -99,6 +100,16 @@ impl Stakes<'_> {
         }
         best(Box::new(rough.saturating_sub(stride).max(min)..=(rough + stride).min(high)))
     }
+
+    /// The bound beyond which a number would be cheaper than `cheapest`, which is the cheapest within them.
+    pub fn beyond(&self, cheapest: u32, min: u32, max: u32) -> Option<Bound> {
+        let planned = self.planned_per_second();
+        let cheaper = |replicas| self.price(replicas, planned) < self.price(cheapest, planned);
+        if cheapest == max && cheaper(max + 1) {
+            return Some(Bound::Max);
+        }
+        (cheapest == min && min > 1 && cheaper(min - 1)).then_some(Bound::Min)
+    }
 }
 
 /// The standard normal distribution, by a logistic curve that is off by at most 0.01.
@@ -166,5 +177,17 @@ mod tests {
         assert_eq!(stakes(&outlook, &capacity).cheapest(2, 7), 7);
         let (outlook, capacity) = (steady(0.0), certain(50.0));
         assert_eq!(stakes(&outlook, &capacity).cheapest(2, 7), 2);
+    }
+
+    #[test]
+    fn a_bound_that_binds_is_named() {
+        let (outlook, capacity) = (steady(400.0), certain(50.0));
+        let stakes = stakes(&outlook, &capacity);
+        let beyond = |min, max| stakes.beyond(stakes.cheapest(min, max), min, max);
+        assert_eq!(beyond(1, 4), Some(Bound::Max));
+        assert_eq!(beyond(20, 40), Some(Bound::Min));
+        assert_eq!(beyond(1, 40), None);
+        let enough = stakes.cheapest(1, 40);
+        assert_eq!(beyond(enough, enough), None);
     }
 }

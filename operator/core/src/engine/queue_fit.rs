@@ -18,13 +18,13 @@ const KEPT_PER_SECOND: f64 = 0.9986;
 const REQUESTS_MAX_PER_SECOND: f64 = 15.0;
 
 /// How likely each load that saturates a pod is, with each number of workers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct QueueFit {
     grid: LogGrid<COLUMNS>,
 }
 
 /// What pods did in a round, seen as evidence.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evidence<'a> {
     /// Seconds that the round covers.
     pub seconds: f64,
@@ -108,11 +108,12 @@ impl QueueFit {
 
     /// Mean and spread of the logarithm of the load at which the share over a target equals its budget.
     pub fn capacity(&self, base: &Base, target: Target, tail: &Tail) -> (f64, f64) {
+        let unloaded = target.latency_seconds().map_or(0.0, |seconds| base.over(seconds));
         let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
         for (row, weights) in self.grid.log_weights.chunks_exact(COLUMNS).enumerate() {
             for (&weight, workers) in weights.iter().zip(WORKERS).filter(|(weight, _)| **weight > -6.0) {
                 let saturation = self.grid.log_at(row).exp();
-                let log = carried(base, target, tail, saturation, wait_exponent(workers)).ln();
+                let log = carried(target.budget(), unloaded, tail, saturation, wait_exponent(workers)).ln();
                 let weight = weight.exp();
                 sum += weight;
                 first += weight * log;
@@ -124,11 +125,10 @@ impl QueueFit {
     }
 }
 
-/// The load of one pod at which `share` of what the target allows is over it.
-fn carried(base: &Base, target: Target, tail: &Tail, saturation: f64, exponent: f64) -> f64 {
-    let unloaded = base.over(target.latency.as_secs_f64());
+/// The load of one pod at which a share of `budget` is over the target, of which `unloaded` is without any wait.
+fn carried(budget: f64, unloaded: f64, tail: &Tail, saturation: f64, exponent: f64) -> f64 {
     // A target that requests miss without any wait: what waits add must stay small beside it.
-    let allowed = target.budget().max(1.1 * unloaded + 0.1 * target.budget());
+    let allowed = budget.max(1.1 * unloaded + 0.1 * budget);
     let (mut low, mut high) = (0.0_f64, UTILIZATION_MAX);
     for _ in 0..14 {
         let middle = f64::midpoint(low, high);

@@ -17,12 +17,18 @@ pub const VERSION: &str = "v1";
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Decision {
+    /// [`VERSION`].
+    pub version: &'static str,
     /// Replicas before.
     pub from: u32,
     /// Replicas from now on.
     pub to: u32,
     /// What decided.
     pub rule: Rule,
+    /// The bound that keeps the replicas from a cheaper number, if one does.
+    pub limit: Option<Bound>,
+    /// More requests were late than may be, and chance does not explain it.
+    pub violated: bool,
     /// What was seen.
     pub inputs: Inputs,
     /// The number with the lowest price, before the brakes.
@@ -38,14 +44,16 @@ pub struct Decision {
 /// Which consideration decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Rule {
-    /// The cheapest number for the load to come.
+    /// The cheapest number for the load to come, or on the way to it.
     Load,
-    /// The fewest replicas allowed.
+    /// The fewest replicas allowed, and fewer would do.
     Min,
-    /// The most replicas allowed.
+    /// The most replicas allowed, and more are needed.
     Max,
-    /// The number is right, or fewer have not been enough for long enough.
+    /// The number is right.
     Steady,
+    /// Fewer would do, but have not for long enough.
+    Cooldown,
     /// Fewer would do, but a pod's capacity is not known well: replicas go one part after the other.
     Unsure,
     /// Fewer would do, but a new template is being rolled out.
@@ -58,6 +66,15 @@ pub enum Rule {
     DependencyBound,
 }
 
+/// A bound of the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Bound {
+    /// The fewest replicas allowed.
+    Min,
+    /// The most replicas allowed.
+    Max,
+}
+
 /// What was seen in the round.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -66,6 +83,8 @@ pub struct Inputs {
     pub offered_per_second: f64,
     /// Requests per second that ended.
     pub completed_per_second: f64,
+    /// Requests per second that were refused because of load.
+    pub shed_per_second: f64,
     /// Requests that wait or are being served.
     pub in_flight: f64,
     /// Pods that are ready.
@@ -116,9 +135,12 @@ impl Decision {
     /// Keeps the replicas, for want of anything better to know.
     pub(crate) fn hold(replicas: u32, rule: Rule, inputs: Inputs) -> Self {
         Self {
+            version: VERSION,
             from: replicas,
             to: replicas,
             rule,
+            limit: None,
+            violated: false,
             inputs,
             cheapest: replicas,
             outlook: Outlook::default(),
@@ -133,6 +155,7 @@ impl Inputs {
         Self {
             offered_per_second: round.offered_per_second,
             completed_per_second: round.completed_per_second,
+            shed_per_second: round.delta.shed / round.seconds.max(f64::MIN_POSITIVE),
             in_flight: round.in_flight,
             ready: round.ready,
             measured: round.measured,

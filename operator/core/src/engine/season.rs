@@ -20,7 +20,7 @@ const SCALE_MIN: f64 = 0.7;
 const SCALE_MAX: f64 = 1.4;
 
 /// Recent rounds, and how well each lag explains them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Season {
     /// Loads, newest last.
     loads: VecDeque<f64>,

@@ -1,8 +1,9 @@
 //! How long a new pod takes until it is ready, learned from pods that became so.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::observation::{Observation, seconds_between};
+use super::roster::Roster;
 
 /// Assumed before a pod was seen to start.
 const ASSUMED_SECONDS: f64 = 10.0;
@@ -12,32 +13,31 @@ const STARTS_MAX: usize = 32;
 const SECONDS_MAX: f64 = 600.0;
 
 /// Start-up times of recent pods.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Startup {
     seconds: VecDeque<f64>,
-    known: BTreeSet<String>,
 }
 
 impl Startup {
-    /// Looks for pods that have become ready.
-    pub fn follow(&mut self, observation: &Observation) {
-        let first = self.known.is_empty() && self.seconds.is_empty();
-        let mut known = BTreeSet::new();
-        for pod in &observation.pods {
-            let Some(ready_at) = pod.ready_at else { continue };
-            if !self.known.contains(&pod.uid) {
-                let seconds = seconds_between(pod.created_at, ready_at);
-                // Of pods that were there before, readiness may have come and gone.
-                if !first && (0.0..=SECONDS_MAX).contains(&seconds) {
-                    self.seconds.push_back(seconds);
-                    if self.seconds.len() > STARTS_MAX {
-                        self.seconds.pop_front();
-                    }
-                }
-            }
-            known.insert(pod.uid.clone());
+    /// Looks for pods that have become ready. The roster must have seen the round.
+    pub fn follow(&mut self, observation: &Observation, roster: &Roster) {
+        for pod in observation.pods.iter().filter(|pod| roster.has_just_started(&pod.uid)) {
+            let seconds = pod.ready_at.map(|ready_at| seconds_between(pod.created_at, ready_at));
+            self.seconds.extend(seconds.filter(|seconds| (0.0..=SECONDS_MAX).contains(seconds)));
         }
-        self.known = known;
+        while self.seconds.len() > STARTS_MAX {
+            self.seconds.pop_front();
+        }
+    }
+
+    /// Takes over what was learned before a restart.
+    pub fn restore(&mut self, seconds: f64) {
+        self.seconds = VecDeque::from([seconds.clamp(0.0, SECONDS_MAX)]);
+    }
+
+    /// The time within which 90 % of pods become ready, if one was seen to.
+    pub fn known_seconds(&self) -> Option<f64> {
+        (!self.seconds.is_empty()).then(|| self.p90_seconds())
     }
 
     /// The time within which 90 % of pods become ready.

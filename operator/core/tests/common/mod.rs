@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
+use plimsoll_core::engine::{Pod, Sample};
 use plimsoll_core::histogram::Snapshot;
-use plimsoll_core::input::{CacheSecret, Child, Credentials, Input, Observed, PodSample, Scrape, Settings};
+use plimsoll_core::input::{CacheSecret, Child, Credentials, Input, Observed, Scrape, Settings};
 use plimsoll_core::memory::{Applied, Memory};
 use plimsoll_core::plan::{ChildKind, Plan, Step};
 use plimsoll_core::{build, replicas_hash, version_of};
@@ -124,9 +125,6 @@ pub fn carry_out(plan: &Plan, observed: &mut Observed) -> Memory {
                     ChildKind::Replicas,
                     confirmed(replicas_hash(change.to), &deployment.metadata),
                 );
-                if change.from != change.to {
-                    memory.record_change(change);
-                }
             }
             Step::Delete { kind, .. } => match kind {
                 ChildKind::CacheDeployment => observed.cache_deployment = Child::Absent,
@@ -154,6 +152,8 @@ pub struct World {
     pub observed: Observed,
     pub memory: Memory,
     pub now_seconds: f64,
+    /// Whether one pod is of a new template, and the others are still to be replaced.
+    pub rolling_out: bool,
     /// How far the operator's clock has been set back.
     pub clock_behind_seconds: f64,
     pods: Vec<PodQueue>,
@@ -170,6 +170,7 @@ pub struct World {
 
 struct PodQueue {
     uid: String,
+    created_at: f64,
     ready_at: f64,
     free_at: f64,
     /// End and duration of requests that are being served.
@@ -187,6 +188,7 @@ impl World {
             observed: Observed::default(),
             memory: Memory::default(),
             now_seconds: 0.0,
+            rolling_out: false,
             clock_behind_seconds: 0.0,
             pods: Vec::new(),
             next_uid: 0,
@@ -231,7 +233,12 @@ impl World {
     }
 
     pub fn timestamp(&self) -> Timestamp {
-        start() + SignedDuration::from_secs_f64(self.now_seconds - self.clock_behind_seconds)
+        self.at(self.now_seconds)
+    }
+
+    /// A time as the operator's clock tells it.
+    fn at(&self, seconds: f64) -> Timestamp {
+        start() + SignedDuration::from_secs_f64(seconds - self.clock_behind_seconds)
     }
 
     /// What the kubelet and the Deployment's controller would do.
@@ -242,6 +249,7 @@ impl World {
             self.next_uid += 1;
             self.pods.push(PodQueue {
                 uid: self.next_uid.to_string(),
+                created_at: self.now_seconds,
                 ready_at: self.now_seconds + self.start_seconds,
                 free_at: 0.0,
                 waiting: VecDeque::new(),
@@ -256,7 +264,7 @@ impl World {
             deployment.status = Some(DeploymentStatus {
                 observed_generation: deployment.metadata.generation,
                 replicas: Some(wanted),
-                updated_replicas: Some(wanted),
+                updated_replicas: Some(if self.rolling_out { 1 } else { wanted }),
                 ready_replicas: Some(ready),
                 ..DeploymentStatus::default()
             });
@@ -297,7 +305,7 @@ impl World {
     }
 
     pub fn scrape(&self) -> Scrape {
-        let pods = self.pods.iter().filter(|pod| pod.ready_at <= self.now_seconds).map(|pod| {
+        let pods = self.pods.iter().map(|pod| {
             let mut up_to = 0.0;
             let edges = EDGES.into_iter().chain([f64::INFINITY]);
             let cumulative = edges
@@ -308,7 +316,13 @@ impl World {
                 })
                 .collect();
             let snapshot = Snapshot::new(cumulative, Some(pod.waiting.len() as f64), Some(pod.shed)).unwrap();
-            PodSample { uid: pod.uid.clone(), at: self.timestamp(), reading: Ok(snapshot) }
+            let ready = pod.ready_at <= self.now_seconds;
+            Pod {
+                uid: pod.uid.clone(),
+                created_at: self.at(pod.created_at),
+                ready_at: ready.then(|| self.at(pod.ready_at)),
+                sample: ready.then(|| Sample { at: self.timestamp(), reading: Ok(snapshot), cpu: None }),
+            }
         });
         Scrape { pods: pods.collect() }
     }

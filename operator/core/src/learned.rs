@@ -1,0 +1,140 @@
+//! What was learned, as the status keeps it: in words that change only when their meaning does.
+
+use plimsoll_crds::{LearnedCapacityStatus, LearnedStatus, parse_duration};
+
+use crate::engine::{Learned, LearnedCapacity, Target};
+use crate::input::Targets;
+
+/// A number that changed by less than this part is the same to the status.
+const SAME: f64 = 0.1;
+
+/// What the status keeps: what it has, unless something has changed by more than a tenth.
+pub(crate) fn to_status(
+    before: Option<&LearnedStatus>,
+    learned: &Learned,
+    targets: Targets,
+) -> LearnedStatus {
+    let capacity = |known: &LearnedCapacity| {
+        let (name, ..) = targets.each().find(|target| target_of(target) == known.target)?;
+        Some(LearnedCapacityStatus {
+            target: named(name, known.target),
+            requests_per_second: three_digits(known.per_second),
+            uncertainty_percent: (known.spread * 100.0).clamp(1.0, 999.0).round() as i32,
+        })
+    };
+    let next = LearnedStatus {
+        template: format!("{:016x}", learned.template),
+        capacities: learned.capacities.iter().filter_map(capacity).collect(),
+        startup: learned.startup_seconds.map(|seconds| format!("{seconds:.1}s")),
+        typical: format!("{}ms", three_digits(learned.typical_seconds * 1000.0)),
+    };
+    match before {
+        Some(before) if same(before, &next) => before.clone(),
+        _ => next,
+    }
+}
+
+/// What an engine may take over. None when something cannot be read: then it is learned again.
+pub(crate) fn from_status(status: &LearnedStatus, targets: Targets) -> Option<Learned> {
+    let seconds = |text: &str| Some(parse_duration(text).ok()?.as_secs_f64());
+    let capacity = |known: &LearnedCapacityStatus| {
+        let mut each = targets.each();
+        let target = each.find(|target| named(target.0, target_of(target)) == known.target)?;
+        Some(LearnedCapacity {
+            target: target_of(&target),
+            per_second: known.requests_per_second.parse().ok()?,
+            spread: f64::from(known.uncertainty_percent) / 100.0,
+        })
+    };
+    Some(Learned {
+        template: u64::from_str_radix(&status.template, 16).ok()?,
+        capacities: status.capacities.iter().filter_map(capacity).collect(),
+        startup_seconds: status.startup.as_deref().and_then(seconds),
+        typical_seconds: seconds(&status.typical)?,
+    })
+}
+
+/// A target of the spec as the engine has it.
+pub(crate) fn target_of(&(_, latency, budget): &(&str, std::time::Duration, f64)) -> Target {
+    Target::latency(1.0 - budget, latency)
+}
+
+fn named(name: &str, target: Target) -> String {
+    match target.latency_seconds() {
+        Some(seconds) => format!("{name}<{}ms", seconds * 1000.0),
+        None => name.to_owned(),
+    }
+}
+
+fn same(before: &LearnedStatus, next: &LearnedStatus) -> bool {
+    let near = |a: f64, b: f64| (a - b).abs() <= SAME * a.abs().max(b.abs());
+    let number = |text: &str| {
+        let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
+        text[..end].parse::<f64>().unwrap_or(f64::NAN)
+    };
+    let times = |before: Option<&str>, next: Option<&str>| match (before, next) {
+        (Some(before), Some(next)) => near(number(before), number(next)),
+        (before, next) => before == next,
+    };
+    before.template == next.template
+        && before.capacities.len() == next.capacities.len()
+        && before.capacities.iter().zip(&next.capacities).all(|(before, next)| {
+            before.target == next.target
+                && near(number(&before.requests_per_second), number(&next.requests_per_second))
+                // A spread is itself known badly; half or twice as much is news.
+                && (before.uncertainty_percent <= 2 * next.uncertainty_percent)
+                && (next.uncertainty_percent <= 2 * before.uncertainty_percent)
+        })
+        && times(before.startup.as_deref(), next.startup.as_deref())
+        && times(Some(&before.typical), Some(&next.typical))
+}
+
+fn three_digits(number: f64) -> String {
+    let digits = (2.0 - number.abs().max(1e-9).log10().floor()).clamp(0.0, 6.0) as usize;
+    format!("{number:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn targets() -> Targets {
+        Targets { p95: Some(Duration::from_millis(100)), p99: Some(Duration::from_millis(250)) }
+    }
+
+    fn learned(per_second: f64) -> Learned {
+        let capacities = targets()
+            .each()
+            .map(|target| LearnedCapacity { target: target_of(&target), per_second, spread: 0.05 })
+            .collect();
+        Learned { template: 7, capacities, startup_seconds: Some(3.21), typical_seconds: 0.000_42 }
+    }
+
+    #[test]
+    fn what_is_kept_comes_back() {
+        let status = to_status(None, &learned(57.34), targets());
+        assert_eq!(status.capacities[1].target, "p99<250ms");
+        let back = from_status(&status, targets()).unwrap();
+        assert_eq!(back, Learned { startup_seconds: Some(3.2), ..learned(57.3) });
+    }
+
+    #[test]
+    fn a_tenth_more_is_no_news_and_a_fifth_more_is() {
+        let status = to_status(None, &learned(57.0), targets());
+        assert_eq!(to_status(Some(&status), &learned(60.0), targets()), status);
+        assert_ne!(to_status(Some(&status), &learned(69.0), targets()), status);
+        let other = Learned { template: 8, ..learned(57.0) };
+        assert_ne!(to_status(Some(&status), &other, targets()), status);
+    }
+
+    #[test]
+    fn another_promise_takes_nothing_over() {
+        let status = to_status(None, &learned(57.0), targets());
+        let other = Targets { p95: None, p99: Some(Duration::from_millis(300)) };
+        assert_eq!(from_status(&status, other).unwrap().capacities, []);
+        let broken = LearnedStatus { typical: "soon".into(), ..status };
+        assert_eq!(from_status(&broken, targets()), None);
+    }
+}
