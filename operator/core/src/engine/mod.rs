@@ -1,9 +1,10 @@
 //! The scaling engine: keeps the latency promise with the fewest replicas.
 //!
 //! Pure: [`Engine::decide`] takes what was observed and gives a [`Decision`]; what it learns stays in the [`Engine`].
-//! In reading order, which is the way of data: `observation` -> `estimate` -> `belief` (`capacity`, and `queue_fit` with
+//! In reading order, which is the way of data: `observation` -> `estimate` with `balance` -> `belief` (`capacity`, and `queue_fit` with
 //! `base` and `latency_model`) and `forecast` with `season` and `startup` -> `propose` -> `decide` with `dependency` and `ceiling` -> [`record`].
 
+mod balance;
 mod base;
 mod belief;
 mod capacity;

@@ -1,0 +1,69 @@
+//! How the scaling engine behaves in the simulated cluster where a cluster deceives: connections that are kept alive.
+
+use std::time::Duration;
+
+use plimsoll_core::engine::Rule;
+use plimsoll_simulator::distribution::Distribution;
+use plimsoll_simulator::engine::Plimsoll;
+use plimsoll_simulator::scenario::Balancing;
+use plimsoll_simulator::service::Service;
+use plimsoll_simulator::{Outcome, Policy, Scenario, Target, View, generate, run};
+
+/// The engine, and which rules decided.
+struct Watched {
+    engine: Plimsoll,
+    rules: Vec<Rule>,
+}
+
+impl Policy for Watched {
+    fn name(&self) -> String {
+        self.engine.name()
+    }
+
+    fn period(&self) -> Duration {
+        self.engine.period()
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> u32 {
+        let to = self.engine.decide(view);
+        self.rules.extend(self.engine.last.as_ref().map(|decision| decision.rule));
+        to
+    }
+}
+
+fn watch(scenario: &Scenario) -> (Outcome, Vec<Rule>) {
+    let mut watched = Watched { engine: Plimsoll::new(scenario), rules: Vec::new() };
+    let outcome = run(scenario, &mut watched);
+    (outcome, watched.rules)
+}
+
+fn most_wanted(outcome: &Outcome) -> u32 {
+    outcome.seconds.iter().map(|second| second.wanted).max().unwrap_or(0)
+}
+
+/// Twice the load after a quarter of an hour, on pods of 80 requests a second at most.
+fn step(balancing: Balancing, seed: u64) -> Scenario {
+    let start_up = Distribution::Constant { seconds: 5.0 };
+    let service = Service::workers(4, Distribution::Exponential { mean: 0.05 }, start_up);
+    let target = Target { quantile: 0.99, latency: Duration::from_millis(300) };
+    let trace = generate::step(1800, 900, 400.0, 800.0);
+    Scenario { balancing, seed, ..Scenario::new("step", trace, service, target) }
+}
+
+fn kept_alive(age_max: Option<u64>) -> Balancing {
+    Balancing::Connections { count: 400, age_max: age_max.map(Duration::from_secs) }
+}
+
+#[test]
+fn pods_that_no_connection_has_reached_are_no_reason_for_more() {
+    for seed in 1..4 {
+        let (by_request, _) = watch(&step(Balancing::Random, seed));
+        let (by_connection, rules) = watch(&step(kept_alive(Some(30)), seed));
+        let (enough, most) = (most_wanted(&by_request), most_wanted(&by_connection));
+        assert!(f64::from(most) <= 1.25 * f64::from(enough), "seed {seed}: {most} where {enough} are enough");
+        assert!(rules.contains(&Rule::LoadUneven), "seed {seed}");
+        assert!(!rules.contains(&Rule::DependencyBound), "seed {seed}");
+        let late = by_connection.minutes[18..].iter().filter(|minute| minute.violated).count();
+        assert!(late <= 1, "seed {seed}: {late} minutes after the connections have aged");
+    }
+}
