@@ -1,4 +1,5 @@
-//! How the scaling engine behaves in the simulated cluster where a cluster deceives: connections that are kept alive.
+//! How the scaling engine behaves in the simulated cluster where a cluster deceives: connections that are kept alive, and
+//! stopwatches that hide waits.
 
 use std::time::Duration;
 
@@ -65,5 +66,27 @@ fn pods_that_no_connection_has_reached_are_no_reason_for_more() {
         assert!(!rules.contains(&Rule::DependencyBound), "seed {seed}");
         let late = by_connection.minutes[18..].iter().filter(|minute| minute.violated).count();
         assert!(late <= 1, "seed {seed}: {late} minutes after the connections have aged");
+    }
+}
+
+/// A service whose requests wait where its own stopwatch does not see them: its own latencies are always within the promise.
+fn hidden(cpu: f64, start_up_seconds: f64) -> Scenario {
+    let work = Distribution::Lognormal { mean: 0.005, cv: 0.3 };
+    let start_up = Distribution::Constant { seconds: start_up_seconds };
+    let service = Service { stopwatch_hides_wait: true, ..Service::event_loop(cpu, work, start_up) };
+    let target = Target { quantile: 0.99, latency: Duration::from_millis(400) };
+    let load = 6.0 * service.throughput_max();
+    Scenario::new("hidden", generate::step(3600, 1200, load, 2.0 * load), service, target)
+}
+
+#[test]
+fn pods_that_use_up_their_cpu_limit_are_relieved_though_their_own_latencies_look_well() {
+    for scenario in [hidden(0.1, 2.0), hidden(0.5, 8.0)] {
+        let (outcome, _) = watch(&scenario);
+        let late = outcome.minutes.iter().filter(|minute| minute.violated).count();
+        assert!(late <= 12, "{late} of {} minutes: {:?}", outcome.minutes.len(), outcome.score());
+        // Twelve pods of it are used up.
+        let last = outcome.seconds[3599].wanted;
+        assert!((13..=22).contains(&last), "{last}");
     }
 }

@@ -16,6 +16,7 @@ use super::estimate::{PodRound, Round};
 use super::latency_model::{Base, Tail};
 use super::queue_fit::{self, QueueFit};
 use super::settings::{Settings, Target};
+use super::stopwatch::Stopwatch;
 
 /// Rounds in a row that must surprise before what was learned is doubted.
 const SURPRISES: u32 = 3;
@@ -75,6 +76,7 @@ pub struct Belief {
     /// Median time of a request at its best, in seconds.
     typical_seconds: Option<f64>,
     cpu_seconds_per_request: Option<f64>,
+    stopwatch: Stopwatch,
     surprises: u32,
     seconds: f64,
     requests: f64,
@@ -131,6 +133,8 @@ impl Belief {
         }
         self.learn_cpu(&pods);
         self.learn_typical(counts);
+        let median = counts.quantile(0.5).map_or(0.0, |median| median.seconds);
+        self.stopwatch.follow(self.seconds, &pods, median);
         let now = pods.iter().map(|pod| pod.completed_per_second).sum::<f64>() / pods.len() as f64;
         let (load, even) = self.average(now, round.seconds);
         self.requests += counts.total;
@@ -144,6 +148,7 @@ impl Belief {
             self.fit_queue(round.seconds, counts, load, even, settings);
         }
         let busy = kept_busy(&pods, settings);
+        let by_cpu = self.per_second_by_cpu(&pods).filter(|_| self.stopwatch.hides_wait(self.seconds));
         let mut surprised = false;
         for (capacity, target) in self.capacities.iter_mut().zip(&settings.targets) {
             capacity.forget(round.seconds);
@@ -152,6 +157,11 @@ impl Belief {
                 continue;
             }
             let over = counts.slower_than(target.latency);
+            let seen = Share::wilson(over / GROUPING, counts.total / GROUPING);
+            if let Some(per_second) = by_cpu.filter(|_| seen.lower <= target.budget()) {
+                capacity.learn_saturated(per_second);
+                continue;
+            }
             if !even {
                 continue;
             }
@@ -161,7 +171,6 @@ impl Belief {
                 continue;
             }
             let expected = capacity.expected_over(load);
-            let seen = Share::wilson(over / GROUPING, counts.total / GROUPING);
             surprised |= seen.lower > SURPRISING * expected + target.budget();
             capacity.learn(Evidence { per_pod_per_second: load, total: counts.total, over });
         }
@@ -203,11 +212,7 @@ impl Belief {
     }
 
     fn begin(&mut self, load: f64, pods: &[&PodRound], settings: &Settings) {
-        let by_cpu = pods
-            .iter()
-            .find_map(|pod| pod.cpu?.limit_cores)
-            .zip(self.cpu_seconds_per_request)
-            .map(|(limit, cost)| limit / cost.max(1e-9));
+        let by_cpu = self.per_second_by_cpu(pods);
         let by_worker = 1.0 / self.typical_seconds.unwrap_or(1.0).max(1e-3);
         let lowest = (FIRST_LOWEST * load).max(FIRST_WORKERS_LOWEST * by_worker);
         let highest = (FIRST_HIGHEST * load).max(FIRST_WORKERS * by_worker);
@@ -222,6 +227,12 @@ impl Belief {
                 capacity
             })
             .collect();
+    }
+
+    /// Requests per second that the CPU limit lets a pod complete at most.
+    fn per_second_by_cpu(&self, pods: &[&PodRound]) -> Option<f64> {
+        let limit = pods.iter().find_map(|pod| pod.cpu?.limit_cores)?;
+        Some(limit / self.cpu_seconds_per_request?.max(1e-9))
     }
 
     /// The load of a pod over a little while, and whether it was even.

@@ -84,6 +84,8 @@ pub struct CpuRound {
     pub cores: f64,
     /// CPUs that it may use.
     pub limit_cores: Option<f64>,
+    /// Share of the enforcement periods with something to run in which it was throttled.
+    pub throttled_share: f64,
 }
 
 impl Estimator {
@@ -207,5 +209,11 @@ fn plausible(deltas: &[(PodRound, Delta, Load)]) -> f64 {
 fn cpu_round(earlier: Option<Cpu>, later: Option<Cpu>, seconds: f64) -> Option<CpuRound> {
     let (earlier, later) = (earlier?, later?);
     let used = later.used_seconds - earlier.used_seconds;
-    (used >= 0.0).then(|| CpuRound { cores: used / seconds, limit_cores: later.limit_cores })
+    let periods = later.periods - earlier.periods;
+    let throttled = later.throttled_periods - earlier.throttled_periods;
+    (used >= 0.0).then(|| CpuRound {
+        cores: used / seconds,
+        limit_cores: later.limit_cores,
+        throttled_share: if periods > 0.0 { (throttled / periods).clamp(0.0, 1.0) } else { 0.0 },
+    })
 }
