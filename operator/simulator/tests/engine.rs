@@ -69,6 +69,20 @@ fn pods_that_no_connection_has_reached_are_no_reason_for_more() {
     }
 }
 
+#[test]
+fn a_crowd_on_kept_alive_connections_is_not_taken_for_a_saturated_dependency() {
+    let start_up = Distribution::Constant { seconds: 12.0 };
+    let service = Service::workers(4, Distribution::Exponential { mean: 0.05 }, start_up);
+    let target = Target { quantile: 0.99, latency: Duration::from_millis(300) };
+    let trace = generate::flash_crowd(2400, 260.0, 4.0, 1200, 60.0, 300.0);
+    let mut scenario = Scenario::new("crowd", trace, service, target);
+    scenario.balancing = kept_alive(Some(30));
+    let (outcome, rules) = watch(&scenario);
+    let late = outcome.minutes.iter().filter(|minute| minute.violated).count();
+    assert!(late <= 7, "{late} minutes: {:?}", outcome.score());
+    assert!(!rules.contains(&Rule::DependencyBound));
+}
+
 /// A service whose requests wait where its own stopwatch does not see them: its own latencies are always within the promise.
 fn hidden(cpu: f64, start_up_seconds: f64) -> Scenario {
     let work = Distribution::Lognormal { mean: 0.005, cv: 0.3 };
