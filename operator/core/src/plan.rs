@@ -186,6 +186,9 @@ pub enum Reason {
     /// Too many requests were slow, but the replicas that run have carried this load before: a backlog drains, connections
     /// move, or caches warm.
     HoldingEnoughReplicas,
+    /// Too many requests were slow, but replicas that are ready get little of the load yet: clients keep their connections
+    /// to others. More replicas would get none.
+    LoadUneven,
     /// Adding replicas did not help; the database, the cache or something else they share is the bottleneck.
     DependencyBound,
     /// Requests are slower than a target without any load, so that no number of replicas meets it.
@@ -214,7 +217,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Initial,
         Self::LatencyOverTarget,
         Self::LoadNearCapacity,
@@ -223,6 +226,7 @@ impl Reason {
         Self::HoldingTooFewRequests,
         Self::HoldingCapacityUnsure,
         Self::HoldingEnoughReplicas,
+        Self::LoadUneven,
         Self::DependencyBound,
         Self::TargetUnmeetable,
         Self::MetricsUnavailable,
@@ -248,6 +252,7 @@ impl Reason {
             Self::HoldingTooFewRequests => "HoldingTooFewRequests",
             Self::HoldingCapacityUnsure => "HoldingCapacityUnsure",
             Self::HoldingEnoughReplicas => "HoldingEnoughReplicas",
+            Self::LoadUneven => "LoadUneven",
             Self::DependencyBound => "DependencyBound",
             Self::TargetUnmeetable => "TargetUnmeetable",
             Self::MetricsUnavailable => "MetricsUnavailable",

@@ -135,6 +135,7 @@ fn reason(situation: &Situation<'_>, decided: &engine::Decision, limit: Option<L
         Rule::Max => Reason::AtMax,
         Rule::FewRequests | Rule::Blind => Reason::HoldingTooFewRequests,
         Rule::Rollout => Reason::RolloutInProgress,
+        Rule::LoadUneven => Reason::LoadUneven,
         _ if situation.ready < situation.current => Reason::PodsStarting,
         _ if decided.violated => Reason::HoldingEnoughReplicas,
         Rule::Min => Reason::AtMin,
@@ -174,6 +175,7 @@ fn explain(situation: &Situation<'_>, decided: &engine::Decision) -> String {
     }
     let counts = match (decided.rule, decided.limit) {
         (Rule::DependencyBound, _) => "; more replicas did not help".to_owned(),
+        (Rule::LoadUneven, _) => "; replicas that are ready get little of it yet".to_owned(),
         (_, Some(Bound::Max)) => format!("; more than {} replicas are needed", situation.bounds.max),
         (_, Some(Bound::Min)) => format!("; fewer than {} replicas would do", situation.bounds.min),
         _ if *cheapest != decided.to => format!("; {cheapest} replicas would do"),

@@ -73,19 +73,19 @@ fn pod(view: &PodView) -> Pod {
         created_at: at(view.created),
         ready_at: view.ready.map(at),
         sample: view.reading.as_ref().map(|reading| match reading {
-            Ok(reading) => sample(reading),
+            Ok(reading) => sample(reading, view.cpu_limit),
             Err(rejection) => Sample { at: at(view.created), reading: Err(*rejection), cpu: None },
         }),
     }
 }
 
-fn sample(reading: &Reading) -> Sample {
+fn sample(reading: &Reading, limit_cores: Option<f64>) -> Sample {
     Sample {
         at: at(reading.at),
         reading: reading.snapshot(),
         cpu: Some(Cpu {
             used_seconds: reading.counters.cpu_seconds,
-            limit_cores: None,
+            limit_cores,
             periods: reading.counters.periods as f64,
             throttled_periods: reading.counters.throttled_periods as f64,
         }),

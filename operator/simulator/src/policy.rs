@@ -70,6 +70,8 @@ pub struct PodView {
     pub state: PodState,
     /// `resources.requests.cpu` in cores.
     pub cpu_request: f64,
+    /// `resources.limits.cpu` in cores; absent where none binds.
+    pub cpu_limit: Option<f64>,
     /// What it said when it was last asked, or why that is of no use; absent for a pod that has not become Ready.
     pub reading: Option<Result<Reading, Rejection>>,
 }
@@ -150,6 +152,7 @@ pub(crate) mod testing {
             ready: Some(Duration::ZERO),
             state: PodState::Ready,
             cpu_request: 1.0,
+            cpu_limit: None,
             reading: Some(Ok(Reading { at: Duration::from_secs(second), counters, edges })),
         }
     }

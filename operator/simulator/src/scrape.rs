@@ -57,6 +57,7 @@ impl Scraper {
                     ready: None,
                     state: PodState::Pending,
                     cpu_request: templates[pod.template as usize].cpu_request,
+                    cpu_limit: templates[pod.template as usize].cpu_limit(),
                     reading: None,
                 });
             }

@@ -138,6 +138,14 @@ impl Service {
         Self { work: self.work.scaled(factor), ..self.clone() }
     }
 
+    /// `resources.limits.cpu` of the pod, in cores, where one binds.
+    pub fn cpu_limit(&self) -> Option<f64> {
+        match self.server {
+            Server::Workers { .. } => None,
+            Server::EventLoop { cpu_limit } => (cpu_limit < 1.0).then_some(cpu_limit),
+        }
+    }
+
     /// Requests a second that a pod can serve at most, its dependency aside.
     pub fn throughput_max(&self) -> f64 {
         match self.server {

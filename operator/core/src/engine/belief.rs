@@ -17,6 +17,7 @@ use super::latency_model::{Base, Tail};
 use super::learned::LearnedCapacity;
 use super::queue_fit::{self, QueueFit};
 use super::settings::{Settings, Target};
+use super::stopwatch::Stopwatch;
 
 /// Rounds in a row that must surprise before what was learned is doubted.
 const SURPRISES: u32 = 3;
@@ -83,6 +84,7 @@ pub struct Belief {
     cpu_seconds_per_request: Option<f64>,
     /// Whether what the CPU limit allows has been heard, since the last doubt.
     cpu_heard: bool,
+    stopwatch: Stopwatch,
     surprises: u32,
     seconds: f64,
     requests: f64,
@@ -162,6 +164,8 @@ impl Belief {
         }
         self.learn_cpu(&pods);
         self.learn_typical(counts);
+        let median = counts.quantile(0.5).map_or(0.0, |median| median.seconds);
+        self.stopwatch.follow(self.seconds, &pods, median);
         let now = pods.iter().map(|pod| pod.completed_per_second).sum::<f64>() / pods.len() as f64;
         let (load, even) = self.average(now, round.seconds);
         self.requests += counts.total;
@@ -176,6 +180,7 @@ impl Belief {
             self.fit_queue(round.seconds, counts, load, even, settings);
         }
         let busy = kept_busy(&pods, settings);
+        let by_cpu = self.per_second_by_cpu(&pods).filter(|_| self.stopwatch.hides_wait(self.seconds));
         let mut surprised = false;
         for (capacity, target) in self.capacities.iter_mut().zip(&settings.targets) {
             capacity.forget(round.seconds);
@@ -184,6 +189,11 @@ impl Belief {
                 continue;
             }
             let over = target.missed(counts);
+            let seen = Share::wilson(over / GROUPING, counts.total / GROUPING);
+            if let Some(per_second) = by_cpu.filter(|_| seen.lower <= target.budget()) {
+                capacity.learn_saturated(per_second);
+                continue;
+            }
             if !even {
                 continue;
             }
@@ -193,7 +203,6 @@ impl Belief {
                 continue;
             }
             let expected = capacity.expected_over(load);
-            let seen = Share::wilson(over / GROUPING, counts.total / GROUPING);
             surprised |= seen.lower > SURPRISING * expected + target.budget();
             capacity.learn(Evidence { per_pod_per_second: load, total: counts.total, over });
         }
@@ -247,18 +256,23 @@ impl Belief {
 
     /// Hears once what the CPU limit allows.
     fn hear_cpu(&mut self, pods: &[&PodRound]) {
-        let Some(cost) = self.cpu_seconds_per_request.filter(|_| !self.cpu_heard) else { return };
-        let known = pods.iter().filter_map(|pod| Some((pod.cpu?.cores, pod.cpu?.limit_cores?)));
-        let (cores, limit, pods) =
-            known.fold((0.0, 0.0, 0.0), |sum, pod| (sum.0 + pod.0, sum.1 + pod.1, sum.2 + 1.0));
-        if cores <= CPU_TELLING * limit {
+        let used = pods.iter().filter_map(|pod| pod.cpu);
+        let (cores, limit) =
+            used.fold((0.0, 0.0), |sum, cpu| (sum.0 + cpu.cores, sum.1 + cpu.limit_cores.unwrap_or(0.0)));
+        if self.cpu_heard || cores <= CPU_TELLING * limit {
             return;
         }
+        let Some(per_second) = self.per_second_by_cpu(pods) else { return };
         self.cpu_heard = true;
-        let per_second = limit / pods / cost.max(1e-9);
         for capacity in &mut self.capacities {
             capacity.learn_about(CAPACITY_OF_CPU * per_second, CPU_SPREAD_BELOW, CPU_SPREAD_ABOVE);
         }
+    }
+
+    /// Requests per second that the CPU limit lets a pod complete at most.
+    fn per_second_by_cpu(&self, pods: &[&PodRound]) -> Option<f64> {
+        let limit = pods.iter().find_map(|pod| pod.cpu?.limit_cores)?;
+        Some(limit / self.cpu_seconds_per_request?.max(1e-9))
     }
 
     /// The load of a pod over a little while, and whether it was even.

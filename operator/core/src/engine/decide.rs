@@ -97,7 +97,8 @@ impl Engine {
         let outlook = self.forecast.next(round.seconds, round.offered_per_second, horizon_seconds);
         let completed = round.completed_per_second;
         let busy = belief::busy(round, settings);
-        if self.ceiling.follow(self.clock_seconds, round.ready, completed, busy) {
+        let reached = round.ready - round.unreached;
+        if self.ceiling.follow(self.clock_seconds, reached, completed, busy) {
             self.trust_again();
         }
         if self.useful.is_none() && !self.ceiling.is_near(completed) {
@@ -109,6 +110,7 @@ impl Engine {
         };
         let state = self.state(observation, round, &known);
         self.follow(state);
+        let uneven = self.is_uneven(round, state, &known, outlook.expected_per_second);
         let stakes = Stakes {
             outlook: &outlook,
             capacity: &known.points,
@@ -121,7 +123,7 @@ impl Engine {
         let beyond = stakes.beyond(cheapest, settings.min, settings.highest());
         let capped = self.ceiling.per_second().is_some_and(|most| round.offered_per_second > most);
         let wanted = Wanted { at_seconds: self.clock_seconds, replicas: cheapest, beyond };
-        let (to, rule) = self.brake(observation, settings, state, &known, wanted);
+        let (to, rule) = self.brake(observation, settings, state, &known, wanted, uneven);
         let (rule, limit) = match self.limit() {
             _ if capped && to <= current => (Rule::DependencyBound, None),
             _ if rule == Rule::DependencyBound => (rule, None),
@@ -240,6 +242,7 @@ impl Engine {
         state: State,
         known: &Known,
         wanted: Wanted,
+        uneven: bool,
     ) -> (u32, Rule) {
         let Wanted { at_seconds: now, replicas: cheapest, .. } = wanted;
         let held = observation.current.clamp(settings.min, settings.highest());
@@ -254,6 +257,9 @@ impl Engine {
             self.wanted.pop_front();
         }
         if cheapest > held {
+            if uneven {
+                return (held, Rule::LoadUneven);
+            }
             let to = self.at_most(state, settings, held, cheapest);
             self.helpfulness.scaled_up(state, to);
             return (to, Rule::Load);
@@ -288,6 +294,15 @@ impl Engine {
         let by_load = (state.offered_per_second / trusted.middle_per_second().max(1e-9)).ceil();
         cheapest
             .min((held * TRIAL_GROWTH).max(TRIAL_GROWTH * by_load.min(f64::from(settings.highest())) as u32))
+    }
+
+    /// Whether the promise is missed, or was when replicas were added, only because the load has not reached the new pods:
+    /// all that are ready, with an even load, would carry what is expected.
+    fn is_uneven(&self, round: &Round, state: State, known: &Known, expected_per_second: f64) -> bool {
+        let carried = known.summary().low_per_second * round.ready as f64;
+        round.unreached > 0
+            && (state.violated() || self.helpfulness.trying())
+            && expected_per_second <= carried
     }
 
     fn state(&self, observation: &Observation, round: &Round, known: &Known) -> State {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::balance::{self, Load};
 use super::observation::{Cpu, Observation, seconds_between};
 use super::roster::Roster;
 use crate::histogram::{Delta, Snapshot};
@@ -40,7 +41,7 @@ pub struct Round {
     pub seconds: f64,
     /// Requests of all measured pods.
     pub delta: Delta,
-    /// Requests of pods that are past their first seconds.
+    /// Requests of pods that are warm.
     pub warm: Delta,
     /// Requests per second that ended, over all ready pods.
     pub completed_per_second: f64,
@@ -56,6 +57,8 @@ pub struct Round {
     pub ready: usize,
     /// Ready pods that were left out, by the reason.
     pub excluded: BTreeMap<&'static str, usize>,
+    /// Measured pods that the load has not reached yet.
+    pub unreached: usize,
     /// Each measured pod.
     pub pods: Vec<PodRound>,
 }
@@ -69,7 +72,7 @@ pub struct PodRound {
     pub shed_per_second: f64,
     /// Requests that wait or are being served.
     pub in_flight: f64,
-    /// Whether it is past its first seconds.
+    /// Whether it is past its first seconds and the load has reached it.
     pub warm: bool,
     /// CPU, if it is known.
     pub cpu: Option<CpuRound>,
@@ -82,6 +85,8 @@ pub struct CpuRound {
     pub cores: f64,
     /// CPUs that it may use.
     pub limit_cores: Option<f64>,
+    /// Share of the enforcement periods with something to run in which it was throttled.
+    pub throttled_share: f64,
 }
 
 impl Estimator {
@@ -129,11 +134,12 @@ impl Estimator {
                 if seconds > 0.0 {
                     let delta = snapshot.since(&earlier.snapshot);
                     let cpu = cpu_round(earlier.cpu, sample.cpu, seconds);
-                    deltas.push((pod_round(snapshot, &delta, seconds, since_ready, cpu), delta, {
-                        let newly =
-                            snapshot.in_flight.unwrap_or(0.0) - earlier.snapshot.in_flight.unwrap_or(0.0);
-                        newly / seconds
-                    }));
+                    let pod = pod_round(snapshot, &delta, seconds, since_ready, cpu);
+                    let newly_waiting = (pod.in_flight - earlier.snapshot.in_flight.unwrap_or(0.0)) / seconds;
+                    let per_second =
+                        (pod.completed_per_second + pod.shed_per_second + newly_waiting).max(0.0);
+                    let load = Load { per_second, seconds, since_ready_seconds: since_ready };
+                    deltas.push((pod, delta, load));
                     seconds_sum += seconds;
                 }
             }
@@ -144,16 +150,19 @@ impl Estimator {
         }
         self.baselines = baselines;
         let ceiling = plausible(&deltas);
-        for (pod, delta, newly_waiting) in deltas {
-            if pod.completed_per_second > ceiling {
-                round.scraped -= 1;
-                *round.excluded.entry("Implausible").or_default() += 1;
-                continue;
-            }
-            round.measured += 1;
+        let claimed = deltas.len();
+        deltas.retain(|(pod, ..)| pod.completed_per_second <= ceiling);
+        if deltas.len() < claimed {
+            round.scraped -= claimed - deltas.len();
+            round.excluded.insert("Implausible", claimed - deltas.len());
+        }
+        round.measured = deltas.len();
+        let unreached = balance::unreached(&deltas.iter().map(|(.., load)| *load).collect::<Vec<_>>());
+        for ((mut pod, delta, load), unreached) in deltas.into_iter().zip(unreached) {
+            round.unreached += usize::from(unreached);
+            pod.warm &= !unreached;
             round.completed_per_second += pod.completed_per_second;
-            round.offered_per_second +=
-                (pod.completed_per_second + pod.shed_per_second + newly_waiting).max(0.0);
+            round.offered_per_second += load.per_second;
             round.in_flight += pod.in_flight;
             round.delta.add(&delta);
             if pod.warm {
@@ -190,7 +199,7 @@ fn pod_round(
 }
 
 /// The most that is believed of one pod.
-fn plausible(deltas: &[(PodRound, Delta, f64)]) -> f64 {
+fn plausible(deltas: &[(PodRound, Delta, Load)]) -> f64 {
     if deltas.len() < 3 {
         return f64::INFINITY;
     }
@@ -202,5 +211,11 @@ fn plausible(deltas: &[(PodRound, Delta, f64)]) -> f64 {
 fn cpu_round(earlier: Option<Cpu>, later: Option<Cpu>, seconds: f64) -> Option<CpuRound> {
     let (earlier, later) = (earlier?, later?);
     let used = later.used_seconds - earlier.used_seconds;
-    (used >= 0.0).then(|| CpuRound { cores: used / seconds, limit_cores: later.limit_cores })
+    let periods = later.periods - earlier.periods;
+    let throttled = later.throttled_periods - earlier.throttled_periods;
+    (used >= 0.0).then(|| CpuRound {
+        cores: used / seconds,
+        limit_cores: later.limit_cores,
+        throttled_share: if periods > 0.0 { (throttled / periods).clamp(0.0, 1.0) } else { 0.0 },
+    })
 }

@@ -1,9 +1,10 @@
 //! The scaling engine: keeps the latency promise with the fewest replicas.
 //!
 //! Pure: [`Engine::decide`] takes what was observed and gives a [`Decision`]; what it learns stays in the [`Engine`].
-//! In reading order, which is the way of data: `observation` -> `roster` and `estimate` -> `belief` (`capacity`, and `queue_fit` with
-//! `base` and `latency_model`) and `forecast` with `season` and `startup` -> `propose` -> `decide` with `dependency` and `ceiling` -> [`record`].
+//! In reading order, which is the way of data: `observation` -> `roster` and `estimate` with `balance` -> `belief` (`capacity`, `stopwatch`, and `queue_fit`
+//! with `base` and `latency_model`) and `forecast` with `season` and `startup` -> `propose` -> `decide` with `dependency` and `ceiling` -> [`record`].
 
+mod balance;
 mod base;
 mod belief;
 mod capacity;
@@ -23,6 +24,7 @@ mod roster;
 mod season;
 mod settings;
 mod startup;
+mod stopwatch;
 
 pub use decide::Engine;
 pub use estimate::Round;

@@ -1,0 +1,106 @@
+//! How the scaling engine behaves in the simulated cluster where a cluster deceives: connections that are kept alive, and
+//! stopwatches that hide waits.
+
+use std::time::Duration;
+
+use plimsoll_core::engine::Rule;
+use plimsoll_simulator::distribution::Distribution;
+use plimsoll_simulator::engine::Plimsoll;
+use plimsoll_simulator::scenario::Balancing;
+use plimsoll_simulator::service::Service;
+use plimsoll_simulator::{Outcome, Policy, Scenario, Target, View, generate, run};
+
+/// The engine, and which rules decided.
+struct Watched {
+    engine: Plimsoll,
+    rules: Vec<Rule>,
+}
+
+impl Policy for Watched {
+    fn name(&self) -> String {
+        self.engine.name()
+    }
+
+    fn period(&self) -> Duration {
+        self.engine.period()
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> u32 {
+        let to = self.engine.decide(view);
+        self.rules.extend(self.engine.last.as_ref().map(|decision| decision.rule));
+        to
+    }
+}
+
+fn watch(scenario: &Scenario) -> (Outcome, Vec<Rule>) {
+    let mut watched = Watched { engine: Plimsoll::new(scenario), rules: Vec::new() };
+    let outcome = run(scenario, &mut watched);
+    (outcome, watched.rules)
+}
+
+fn most_wanted(outcome: &Outcome) -> u32 {
+    outcome.seconds.iter().map(|second| second.wanted).max().unwrap_or(0)
+}
+
+/// Twice the load after a quarter of an hour, on pods of 80 requests a second at most.
+fn step(balancing: Balancing, seed: u64) -> Scenario {
+    let start_up = Distribution::Constant { seconds: 5.0 };
+    let service = Service::workers(4, Distribution::Exponential { mean: 0.05 }, start_up);
+    let target = Target { quantile: 0.99, latency: Duration::from_millis(300) };
+    let trace = generate::step(1800, 900, 400.0, 800.0);
+    Scenario { balancing, seed, ..Scenario::new("step", trace, service, target) }
+}
+
+fn kept_alive(age_max: Option<u64>) -> Balancing {
+    Balancing::Connections { count: 400, age_max: age_max.map(Duration::from_secs) }
+}
+
+#[test]
+fn pods_that_no_connection_has_reached_are_no_reason_for_more() {
+    for seed in 1..4 {
+        let (by_request, _) = watch(&step(Balancing::Random, seed));
+        let (by_connection, rules) = watch(&step(kept_alive(Some(30)), seed));
+        let (enough, most) = (most_wanted(&by_request), most_wanted(&by_connection));
+        assert!(f64::from(most) <= 1.25 * f64::from(enough), "seed {seed}: {most} where {enough} are enough");
+        assert!(rules.contains(&Rule::LoadUneven), "seed {seed}");
+        assert!(!rules.contains(&Rule::DependencyBound), "seed {seed}");
+        let late = by_connection.minutes[18..].iter().filter(|minute| minute.violated).count();
+        assert!(late <= 1, "seed {seed}: {late} minutes after the connections have aged");
+    }
+}
+
+#[test]
+fn a_crowd_on_kept_alive_connections_is_not_taken_for_a_saturated_dependency() {
+    let start_up = Distribution::Constant { seconds: 12.0 };
+    let service = Service::workers(4, Distribution::Exponential { mean: 0.05 }, start_up);
+    let target = Target { quantile: 0.99, latency: Duration::from_millis(300) };
+    let trace = generate::flash_crowd(2400, 260.0, 4.0, 1200, 60.0, 300.0);
+    let mut scenario = Scenario::new("crowd", trace, service, target);
+    scenario.balancing = kept_alive(Some(30));
+    let (outcome, rules) = watch(&scenario);
+    let late = outcome.minutes.iter().filter(|minute| minute.violated).count();
+    assert!(late <= 7, "{late} minutes: {:?}", outcome.score());
+    assert!(!rules.contains(&Rule::DependencyBound));
+}
+
+/// A service whose requests wait where its own stopwatch does not see them: its own latencies are always within the promise.
+fn hidden(cpu: f64, start_up_seconds: f64) -> Scenario {
+    let work = Distribution::Lognormal { mean: 0.005, cv: 0.3 };
+    let start_up = Distribution::Constant { seconds: start_up_seconds };
+    let service = Service { stopwatch_hides_wait: true, ..Service::event_loop(cpu, work, start_up) };
+    let target = Target { quantile: 0.99, latency: Duration::from_millis(400) };
+    let load = 6.0 * service.throughput_max();
+    Scenario::new("hidden", generate::step(3600, 1200, load, 2.0 * load), service, target)
+}
+
+#[test]
+fn pods_that_use_up_their_cpu_limit_are_relieved_though_their_own_latencies_look_well() {
+    for scenario in [hidden(0.1, 2.0), hidden(0.5, 8.0)] {
+        let (outcome, _) = watch(&scenario);
+        let late = outcome.minutes.iter().filter(|minute| minute.violated).count();
+        assert!(late <= 12, "{late} of {} minutes: {:?}", outcome.minutes.len(), outcome.score());
+        // Twelve pods of it are used up.
+        let last = outcome.seconds[3599].wanted;
+        assert!((13..=22).contains(&last), "{last}");
+    }
+}
