@@ -11,7 +11,7 @@ const EDGE_TOLERANCE: f64 = 1e-9;
 const Z_95: f64 = 1.959_964;
 
 /// One reading of one pod: everything it has counted since it started.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// Finite upper edges in seconds, ascending, each with the number of requests between it and the edge below.
     buckets: Vec<Bucket>,
@@ -27,6 +27,20 @@ pub struct Snapshot {
 struct Bucket {
     edge_seconds: f64,
     count: f64,
+}
+
+impl Clone for Snapshot {
+    fn clone(&self) -> Self {
+        let &Self { ref buckets, overflow, in_flight, shed } = self;
+        Self { buckets: buckets.clone(), overflow, in_flight, shed }
+    }
+
+    /// Takes the other's counts into the memory that is there.
+    fn clone_from(&mut self, source: &Self) {
+        let &Self { ref buckets, overflow, in_flight, shed } = source;
+        self.buckets.clone_from(buckets);
+        (self.overflow, self.in_flight, self.shed) = (overflow, in_flight, shed);
+    }
 }
 
 /// Why a pod's answer was not used.
@@ -134,35 +148,49 @@ impl Snapshot {
     /// What happened between `earlier` and this reading of the same pod. A count that is lower than before means that
     /// the process has restarted; then everything it has counted since is new.
     pub fn since(&self, earlier: &Self) -> Delta {
-        let same_edges = earlier.buckets.is_empty()
-            || (self.buckets.len() == earlier.buckets.len()
-                && self
-                    .buckets
-                    .iter()
-                    .zip(&earlier.buckets)
-                    .all(|(a, b)| a.edge_seconds.total_cmp(&b.edge_seconds).is_eq()));
-        let restarted = !same_edges
-            || self.overflow < earlier.overflow
-            || self.shed < earlier.shed
-            || self.buckets.iter().zip(&earlier.buckets).any(|(a, b)| a.count < b.count);
+        let mut delta = Delta::default();
+        self.since_into(earlier, &mut delta);
+        delta
+    }
+
+    /// The same in the memory of another difference, whatever that was.
+    pub(crate) fn since_into(&self, earlier: &Self, delta: &mut Delta) {
+        let known = self.overflow >= earlier.overflow && self.shed >= earlier.shed;
         let nothing = Self::default();
-        let earlier = if restarted { &nothing } else { earlier };
-        let before = |index: usize| earlier.buckets.get(index).map_or(0.0, |bucket| bucket.count);
-        let mut up_to = 0.0;
-        let edges = self
-            .buckets
-            .iter()
-            .enumerate()
-            .map(|(index, bucket)| {
-                up_to += bucket.count - before(index);
+        let earlier = if known && self.buckets_since(earlier, &mut delta.edges) { earlier } else { &nothing };
+        if earlier.buckets.is_empty() {
+            let mut up_to = 0.0;
+            delta.edges.clear();
+            delta.edges.extend(self.buckets.iter().map(|bucket| {
+                up_to += bucket.count;
                 (bucket.edge_seconds, up_to)
-            })
-            .collect();
-        Delta {
-            edges,
-            total: up_to + self.overflow - earlier.overflow,
-            shed: self.shed.unwrap_or(0.0) - earlier.shed.unwrap_or(0.0),
+            }));
         }
+        let within = delta.edges.last().map_or(0.0, |&(_, up_to)| up_to);
+        delta.total = within + self.overflow - earlier.overflow;
+        delta.shed = self.shed.unwrap_or(0.0) - earlier.shed.unwrap_or(0.0);
+    }
+
+    /// Requests up to each edge since `earlier`, if it had any edge. False when the edges are others, or a count is
+    /// lower than it was.
+    fn buckets_since(&self, earlier: &Self, edges: &mut Vec<(f64, f64)>) -> bool {
+        if earlier.buckets.is_empty() {
+            return true;
+        }
+        if self.buckets.len() != earlier.buckets.len() {
+            return false;
+        }
+        edges.clear();
+        edges.reserve(self.buckets.len());
+        let mut up_to = 0.0;
+        for (now, before) in self.buckets.iter().zip(&earlier.buckets) {
+            if now.edge_seconds.total_cmp(&before.edge_seconds).is_ne() || now.count < before.count {
+                return false;
+            }
+            up_to += now.count - before.count;
+            edges.push((now.edge_seconds, up_to));
+        }
+        true
     }
 }
 
@@ -192,6 +220,10 @@ impl Delta {
     pub fn add(&mut self, other: &Self) {
         if self.total == 0.0 {
             self.edges.clone_from(&other.edges);
+        } else if other.total > 0.0 && self.same_edges(other) {
+            for ((_, count), (_, other_count)) in self.edges.iter_mut().zip(&other.edges) {
+                *count += other_count;
+            }
         } else if other.total > 0.0 {
             let mut merged = Vec::with_capacity(self.edges.len());
             let mut theirs = other.edges.iter().peekable();
@@ -210,6 +242,11 @@ impl Delta {
         }
         self.total += other.total;
         self.shed += other.shed;
+    }
+
+    fn same_edges(&self, other: &Self) -> bool {
+        self.edges.len() == other.edges.len()
+            && self.edges.iter().zip(&other.edges).all(|(a, b)| a.0.total_cmp(&b.0).is_eq())
     }
 
     /// Finite upper edges in seconds, ascending, each with the number of requests up to it.

@@ -25,7 +25,7 @@ pub struct Estimator {
     baselines: BTreeMap<String, Baseline>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Baseline {
     at: Timestamp,
     snapshot: Snapshot,
@@ -88,12 +88,14 @@ impl Estimator {
     pub fn round(&mut self, observation: &Observation) -> Round {
         let mut round = Round::default();
         let mut baselines = BTreeMap::new();
-        let mut deltas = Vec::with_capacity(observation.pods.len());
+        let mut readings = Vec::with_capacity(observation.pods.len());
+        // One memory for the differences of all pods, one after the other.
+        let mut delta = Delta::default();
         let mut seconds_sum = 0.0;
         for pod in &observation.pods {
             let Some(ready_at) = pod.ready_at else { continue };
             round.ready += 1;
-            let earlier = self.baselines.remove(&pod.uid);
+            let earlier = self.baselines.remove_entry(&pod.uid);
             let Some((sample, snapshot)) =
                 pod.sample.as_ref().and_then(|sample| Some((sample, sample.reading.as_ref().ok()?)))
             else {
@@ -103,13 +105,9 @@ impl Estimator {
                 };
                 *round.excluded.entry(reason).or_default() += 1;
                 // The next good reading then covers the gap too.
-                baselines.extend(
-                    earlier
-                        .filter(|earlier| {
-                            seconds_between(earlier.at, observation.now) < BASELINE_AGE_SECONDS_MAX
-                        })
-                        .map(|earlier| (pod.uid.clone(), earlier)),
-                );
+                baselines.extend(earlier.filter(|(_, earlier)| {
+                    seconds_between(earlier.at, observation.now) < BASELINE_AGE_SECONDS_MAX
+                }));
                 continue;
             };
             round.scraped += 1;
@@ -122,42 +120,47 @@ impl Estimator {
                     cpu: None,
                 })
             };
-            if let Some(earlier) = earlier.or_else(fresh) {
+            let (uid, earlier) = match earlier {
+                Some((uid, earlier)) => (uid, Some(earlier)),
+                None => (pod.uid.clone(), fresh()),
+            };
+            let mut did = None;
+            if let Some(earlier) = &earlier {
                 let seconds = seconds_between(earlier.at, sample.at);
                 if seconds > 0.0 {
-                    let delta = snapshot.since(&earlier.snapshot);
+                    snapshot.since_into(&earlier.snapshot, &mut delta);
                     let cpu = cpu_round(earlier.cpu, sample.cpu, seconds);
-                    deltas.push((pod_round(snapshot, &delta, seconds, since_ready, cpu), delta, {
-                        let newly =
-                            snapshot.in_flight.unwrap_or(0.0) - earlier.snapshot.in_flight.unwrap_or(0.0);
-                        newly / seconds
-                    }));
+                    let newly = snapshot.in_flight.unwrap_or(0.0) - earlier.snapshot.in_flight.unwrap_or(0.0);
+                    did = Some((pod_round(snapshot, &delta, seconds, since_ready, cpu), newly / seconds));
                     seconds_sum += seconds;
                 }
             }
-            baselines.insert(
-                pod.uid.clone(),
-                Baseline { at: sample.at, snapshot: snapshot.clone(), cpu: sample.cpu },
-            );
+            readings.push((uid, earlier.unwrap_or_default(), sample, snapshot, did));
+        }
+        let ceiling = plausible(readings.iter().filter_map(|reading| Some(&reading.4.as_ref()?.0)));
+        let all_warm = readings.iter().all(|reading| reading.4.as_ref().is_none_or(|did| did.0.warm));
+        for (uid, mut baseline, sample, snapshot, did) in readings {
+            if let Some((pod, newly_waiting)) = did {
+                if pod.completed_per_second > ceiling {
+                    round.scraped -= 1;
+                    *round.excluded.entry("Implausible").or_default() += 1;
+                } else {
+                    snapshot.since_into(&baseline.snapshot, &mut delta);
+                    round.delta.add(&delta);
+                    if pod.warm && !all_warm {
+                        round.warm.add(&delta);
+                    }
+                    round.take(pod, newly_waiting);
+                }
+            }
+            // In the memory of the reading before.
+            (baseline.at, baseline.cpu) = (sample.at, sample.cpu);
+            baseline.snapshot.clone_from(snapshot);
+            baselines.insert(uid, baseline);
         }
         self.baselines = baselines;
-        let ceiling = plausible(&deltas);
-        for (pod, delta, newly_waiting) in deltas {
-            if pod.completed_per_second > ceiling {
-                round.scraped -= 1;
-                *round.excluded.entry("Implausible").or_default() += 1;
-                continue;
-            }
-            round.measured += 1;
-            round.completed_per_second += pod.completed_per_second;
-            round.offered_per_second +=
-                (pod.completed_per_second + pod.shed_per_second + newly_waiting).max(0.0);
-            round.in_flight += pod.in_flight;
-            round.delta.add(&delta);
-            if pod.warm {
-                round.warm.add(&delta);
-            }
-            round.pods.push(pod);
+        if all_warm {
+            round.warm = round.delta.clone();
         }
         if round.measured > 0 {
             round.seconds = seconds_sum / round.measured as f64;
@@ -168,6 +171,17 @@ impl Estimator {
             round.in_flight *= all;
         }
         round
+    }
+}
+
+impl Round {
+    fn take(&mut self, pod: PodRound, newly_waiting_per_second: f64) {
+        self.measured += 1;
+        self.completed_per_second += pod.completed_per_second;
+        self.offered_per_second +=
+            (pod.completed_per_second + pod.shed_per_second + newly_waiting_per_second).max(0.0);
+        self.in_flight += pod.in_flight;
+        self.pods.push(pod);
     }
 }
 
@@ -188,11 +202,11 @@ fn pod_round(
 }
 
 /// The most that is believed of one pod.
-fn plausible(deltas: &[(PodRound, Delta, f64)]) -> f64 {
-    if deltas.len() < 3 {
+fn plausible<'a>(pods: impl Iterator<Item = &'a PodRound>) -> f64 {
+    let mut rates = pods.map(|pod| pod.completed_per_second).collect::<Vec<_>>();
+    if rates.len() < 3 {
         return f64::INFINITY;
     }
-    let mut rates = deltas.iter().map(|(pod, ..)| pod.completed_per_second).collect::<Vec<_>>();
     rates.sort_by(f64::total_cmp);
     IMPLAUSIBLE_PER_SECOND.max(IMPLAUSIBLE_RATIO * rates[rates.len() / 2])
 }
