@@ -45,7 +45,7 @@ impl Fleet {
         ensure!(edges < EDGES_MAX, "a histogram has fewer than {EDGES_MAX} finite edges");
         let (low, high) = EDGES_SECONDS;
         let apart = (high / low).powf(1.0 / (more.max(2) - 1) as f64);
-        let mut all: Vec<f64> = (0..more).map(|index| low * apart.powi(index as i32)).collect();
+        let mut all: Vec<f64> = (0..more).map(|index| low * apart.powf(index as f64)).collect();
         all.extend(TARGETS.map(|(_, seconds)| seconds));
         all.push(f64::INFINITY);
         all.sort_by(f64::total_cmp);

@@ -91,6 +91,7 @@ impl Estimator {
         let mut readings = Vec::with_capacity(observation.pods.len());
         // One memory for the differences of all pods, one after the other.
         let mut delta = Delta::default();
+        let mut sum = Delta::default();
         let mut seconds_sum = 0.0;
         for pod in &observation.pods {
             let Some(ready_at) = pod.ready_at else { continue };
@@ -129,6 +130,7 @@ impl Estimator {
                 let seconds = seconds_between(earlier.at, sample.at);
                 if seconds > 0.0 {
                     snapshot.since_into(&earlier.snapshot, &mut delta);
+                    sum.add(&delta);
                     let cpu = cpu_round(earlier.cpu, sample.cpu, seconds);
                     let newly = snapshot.in_flight.unwrap_or(0.0) - earlier.snapshot.in_flight.unwrap_or(0.0);
                     did = Some((pod_round(snapshot, &delta, seconds, since_ready, cpu), newly / seconds));
@@ -138,17 +140,22 @@ impl Estimator {
             readings.push((uid, earlier.unwrap_or_default(), sample, snapshot, did));
         }
         let ceiling = plausible(readings.iter().filter_map(|reading| Some(&reading.4.as_ref()?.0)));
-        let all_warm = readings.iter().all(|reading| reading.4.as_ref().is_none_or(|did| did.0.warm));
+        // Mostly the sum over all pods is what is wanted; otherwise those that belong to it are added up once more.
+        let all = readings.iter().all(|reading| {
+            reading.4.as_ref().is_none_or(|(pod, _)| pod.warm && pod.completed_per_second <= ceiling)
+        });
         for (uid, mut baseline, sample, snapshot, did) in readings {
             if let Some((pod, newly_waiting)) = did {
                 if pod.completed_per_second > ceiling {
                     round.scraped -= 1;
                     *round.excluded.entry("Implausible").or_default() += 1;
                 } else {
-                    snapshot.since_into(&baseline.snapshot, &mut delta);
-                    round.delta.add(&delta);
-                    if pod.warm && !all_warm {
-                        round.warm.add(&delta);
+                    if !all {
+                        snapshot.since_into(&baseline.snapshot, &mut delta);
+                        round.delta.add(&delta);
+                        if pod.warm {
+                            round.warm.add(&delta);
+                        }
                     }
                     round.take(pod, newly_waiting);
                 }
@@ -159,8 +166,8 @@ impl Estimator {
             baselines.insert(uid, baseline);
         }
         self.baselines = baselines;
-        if all_warm {
-            round.warm = round.delta.clone();
+        if all {
+            (round.delta, round.warm) = (sum.clone(), sum);
         }
         if round.measured > 0 {
             round.seconds = seconds_sum / round.measured as f64;

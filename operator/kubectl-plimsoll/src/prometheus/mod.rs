@@ -30,7 +30,7 @@ pub struct Source {
     /// In place of --trace: a Prometheus server that answers --query, such as `http://localhost:9090`
     #[arg(long, value_name = "URL", value_parser = client::server, requires_all = ["query", "from"])]
     prometheus: Option<Uri>,
-    /// A query for one series of requests per second, such as 'sum(rate(http_requests_total{job="shop"}[1m]))'
+    /// A query for one series of requests per second, such as `sum(rate(http_requests_total[1m]))`
     #[arg(long, value_name = "PROMQL", requires = "prometheus", allow_hyphen_values = true)]
     query: Option<String>,
     /// Where the history begins: a time such as 2026-11-24T00:00:00Z, or how long ago, such as 6h or 7d

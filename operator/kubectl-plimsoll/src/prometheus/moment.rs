@@ -30,7 +30,7 @@ impl Moment {
 /// With what to write.
 pub fn moment(text: &str) -> Result<Moment, String> {
     if let Some(seconds) = seconds(text) {
-        return Ok(Moment::Ago(SignedDuration::from_secs(seconds as i64)));
+        return Ok(Moment::Ago(SignedDuration::from_secs(seconds.cast_signed())));
     }
     text.parse().map(Moment::At).map_err(|_| {
         "write a time with its zone, such as 2026-11-25T14:00:00Z, or how long ago, such as 6h or 7d".into()
