@@ -10,7 +10,7 @@ use crate::command;
 use crate::progress::step;
 
 /// A file that shows that a package is there, and the package.
-const PACKAGES: [(&str, &str); 20] = [
+const PACKAGES: [(&str, &str); 21] = [
     ("/usr/bin/containerd", "containerd"),
     ("/usr/sbin/runc", "runc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
@@ -22,6 +22,7 @@ const PACKAGES: [(&str, &str); 20] = [
     ("/bin/ip", "iproute2"),
     ("/usr/bin/redis-server", "redis-server"),
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
+    ("/usr/bin/prometheus", "prometheus"),
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/python3", "python3"),
     ("/usr/lib/python3.11/ensurepip/__init__.py", "python3-venv"),
@@ -124,6 +125,7 @@ async fn disable_services(installed: &[&str]) {
         ("redis-server", "redis-server"),
         ("nginx-light", "nginx"),
         ("postgresql-15", "postgresql"),
+        ("prometheus", "prometheus"),
     ] {
         if installed.contains(&package) {
             let mut disable = Command::new("systemctl");

@@ -149,37 +149,50 @@ impl Snapshot {
     /// What happened between `earlier` and this reading of the same pod. A count that is lower than before means that
     /// the process has restarted; then everything it has counted since is new.
     pub fn since(&self, earlier: &Self) -> Delta {
-        let same_edges = earlier.buckets.is_empty()
-            || (self.buckets.len() == earlier.buckets.len()
-                && self
-                    .buckets
-                    .iter()
-                    .zip(&earlier.buckets)
-                    .all(|(a, b)| a.edge_seconds.total_cmp(&b.edge_seconds).is_eq()));
-        let restarted = !same_edges
-            || self.overflow < earlier.overflow
-            || self.shed < earlier.shed
-            || self.failed < earlier.failed
-            || self.buckets.iter().zip(&earlier.buckets).any(|(a, b)| a.count < b.count);
+        let mut edges = Vec::new();
+        let known = self.overflow >= earlier.overflow
+            && self.shed >= earlier.shed
+            && self.failed >= earlier.failed
+            && self.buckets_since(earlier, &mut edges);
         let nothing = Self::default();
-        let earlier = if restarted { &nothing } else { earlier };
-        let before = |index: usize| earlier.buckets.get(index).map_or(0.0, |bucket| bucket.count);
-        let mut up_to = 0.0;
-        let edges = self
-            .buckets
-            .iter()
-            .enumerate()
-            .map(|(index, bucket)| {
-                up_to += bucket.count - before(index);
+        let earlier = if known { earlier } else { &nothing };
+        if earlier.buckets.is_empty() {
+            let mut up_to = 0.0;
+            edges.clear();
+            edges.extend(self.buckets.iter().map(|bucket| {
+                up_to += bucket.count;
                 (bucket.edge_seconds, up_to)
-            })
-            .collect();
+            }));
+        }
+        let within = edges.last().map_or(0.0, |&(_, up_to)| up_to);
         Delta {
             edges,
-            total: up_to + self.overflow - earlier.overflow,
+            total: within + self.overflow - earlier.overflow,
             shed: self.shed.unwrap_or(0.0) - earlier.shed.unwrap_or(0.0),
             failed: self.failed.unwrap_or(0.0) - earlier.failed.unwrap_or(0.0),
         }
+    }
+
+    /// Requests up to each edge since `earlier`, if it had any edge. False when the edges are others, or a count is
+    /// lower than it was.
+    fn buckets_since(&self, earlier: &Self, edges: &mut Vec<(f64, f64)>) -> bool {
+        if earlier.buckets.is_empty() {
+            return true;
+        }
+        if self.buckets.len() != earlier.buckets.len() {
+            return false;
+        }
+        edges.clear();
+        edges.reserve(self.buckets.len());
+        let mut up_to = 0.0;
+        for (now, before) in self.buckets.iter().zip(&earlier.buckets) {
+            if now.edge_seconds.total_cmp(&before.edge_seconds).is_ne() || now.count < before.count {
+                return false;
+            }
+            up_to += now.count - before.count;
+            edges.push((now.edge_seconds, up_to));
+        }
+        true
     }
 }
 
@@ -211,6 +224,10 @@ impl Delta {
     pub fn add(&mut self, other: &Self) {
         if self.total == 0.0 {
             self.edges.clone_from(&other.edges);
+        } else if other.total > 0.0 && self.same_edges(other) {
+            for ((_, count), (_, other_count)) in self.edges.iter_mut().zip(&other.edges) {
+                *count += other_count;
+            }
         } else if other.total > 0.0 {
             let mut merged = Vec::with_capacity(self.edges.len());
             let mut theirs = other.edges.iter().peekable();
@@ -230,6 +247,11 @@ impl Delta {
         self.total += other.total;
         self.shed += other.shed;
         self.failed += other.failed;
+    }
+
+    fn same_edges(&self, other: &Self) -> bool {
+        self.edges.len() == other.edges.len()
+            && self.edges.iter().zip(&other.edges).all(|(a, b)| a.0.total_cmp(&b.0).is_eq())
     }
 
     /// Finite upper edges in seconds, ascending, each with the number of requests up to it.

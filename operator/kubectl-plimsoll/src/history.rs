@@ -1,4 +1,4 @@
-//! The history of load: a CSV file of seconds, or of times, and requests a second.
+//! The history of load, and how it is read from a CSV file of seconds, or of times, and requests a second.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -17,6 +17,26 @@ pub struct History {
     pub trace: Trace,
     /// When it began; absent when the file counts seconds.
     pub started: Option<Timestamp>,
+    /// What of it was missing, and what was taken in its place.
+    pub notes: Vec<String>,
+}
+
+impl History {
+    /// Checks a load that came out of `source`.
+    ///
+    /// # Errors
+    /// When there is no load, or too much of it to replay.
+    pub fn new(source: &str, trace: Trace, started: Option<Timestamp>, notes: Vec<String>) -> Result<Self> {
+        ensure!(trace.peak() > 0.0, "{source}: its load is 0 throughout; there is nothing to simulate");
+        let requests = trace.mean() * trace.duration().as_secs_f64();
+        ensure!(
+            requests <= REQUESTS_MAX,
+            "{source}: it holds {:.0} million requests; cut it to at most {:.0} million, such as its busiest day, and take care that it has requests a second, not a counter of all",
+            requests / 1e6,
+            REQUESTS_MAX / 1e6
+        );
+        Ok(Self { trace, started, notes })
+    }
 }
 
 /// Reads a file of `second,requests_per_second`, or of `time,requests_per_second` with RFC 3339 times.
@@ -51,15 +71,7 @@ fn parse(file: &str, text: &str) -> Result<History> {
         let hint = if error.to_string().contains("found") && started.is_none() { hint } else { "" };
         anyhow::anyhow!("{error}{hint}")
     })?;
-    ensure!(trace.peak() > 0.0, "{file}: its load is 0 throughout; there is nothing to simulate");
-    let requests = trace.mean() * trace.duration().as_secs_f64();
-    ensure!(
-        requests <= REQUESTS_MAX,
-        "{file}: it holds {:.0} million requests; cut it to at most {:.0} million, such as its busiest day",
-        requests / 1e6,
-        REQUESTS_MAX / 1e6
-    );
-    Ok(History { trace, started })
+    History::new(file, trace, started, Vec::new())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod history;
 mod manifest;
+mod prometheus;
 mod report;
 mod service;
 mod simulate;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Tells what a load would have come to under Plimsoll. It reads files only and talks to no cluster.
+/// Tells what a load would have come to under Plimsoll. It talks to no cluster: it reads files, or a history from Prometheus.
 #[derive(Parser)]
 #[command(name = "kubectl-plimsoll", bin_name = "kubectl plimsoll", version)]
 struct Arguments {

@@ -46,6 +46,9 @@ pub struct Load {
     pub peak_requests_per_second: f64,
     /// Requests that were replayed.
     pub requests: u64,
+    /// What of the history was missing, and what was taken in its place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// What came of it with one policy.
@@ -91,7 +94,7 @@ const LINES: [Line; 8] = [
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let Load { started, hours, mean_requests_per_second, peak_requests_per_second, requests } =
+        let Load { started, hours, mean_requests_per_second, peak_requests_per_second, requests, notes } =
             &self.load;
         writeln!(
             f,
@@ -108,8 +111,12 @@ impl Display for Report {
         let since = started.map_or_else(String::new, |started| format!(" from {started} on"));
         writeln!(
             f,
-            "{requests} requests in {hours:.2} hours{since}, {mean_requests_per_second:.1}/s on the mean, {peak_requests_per_second:.1}/s at the peak\n"
+            "{requests} requests in {hours:.2} hours{since}, {mean_requests_per_second:.1}/s on the mean, {peak_requests_per_second:.1}/s at the peak"
         )?;
+        for note in notes {
+            writeln!(f, "note: {note}")?;
+        }
+        writeln!(f)?;
         let width = |text: &str| text.chars().count();
         let first = LINES.iter().map(|(title, _)| width(title)).max().unwrap_or_default();
         write!(f, "{:first$}", "")?;

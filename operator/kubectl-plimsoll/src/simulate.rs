@@ -10,7 +10,7 @@ use plimsoll_simulator::sweep::parallel;
 use plimsoll_simulator::{Outcome, Policy, Scenario, run as replay};
 
 use crate::report::{Load, Report, Row};
-use crate::{history, manifest, service, worst};
+use crate::{history, manifest, prometheus, service, worst};
 
 /// What to replay.
 #[derive(Args, Clone, Debug)]
@@ -20,8 +20,10 @@ pub struct Options {
     manifest: PathBuf,
     /// A CSV file of `second,requests_per_second`, or with RFC 3339 times in place of seconds; each rate holds until the
     /// next line.
-    #[arg(long, value_name = "FILE")]
-    trace: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "prometheus", conflicts_with = "prometheus")]
+    trace: Option<PathBuf>,
+    #[command(flatten)]
+    prometheus: prometheus::Source,
     #[command(flatten)]
     service: service::Cost,
     /// What a replica costs an hour, in any currency
@@ -53,7 +55,10 @@ type Make = fn(&Scenario) -> Box<dyn Policy>;
 /// Those of the manifest, the history and the service, with what to write.
 pub fn run(options: &Options) -> Result<Report> {
     let manifest = manifest::read(&options.manifest)?;
-    let history = history::read(&options.trace)?;
+    let history = match &options.trace {
+        Some(file) => history::read(file)?,
+        None => prometheus::read(&options.prometheus)?,
+    };
     let service = service::service(&options.service, &manifest)?;
     let (_, target) = manifest.targets[0];
     let mut scenario = Scenario::new(&manifest.name, history.trace.clone(), service, target);
@@ -87,6 +92,7 @@ pub fn run(options: &Options) -> Result<Report> {
             hours: history.trace.duration().as_secs_f64() / 3600.0,
             mean_requests_per_second: history.trace.mean(),
             peak_requests_per_second: history.trace.peak(),
+            notes: history.notes,
             requests: outcomes.first().map_or(0, |outcome| outcome.offered),
         },
         pod_requests_per_second_max: scenario.service.throughput_max(),

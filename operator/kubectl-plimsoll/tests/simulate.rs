@@ -103,3 +103,51 @@ fn the_bundled_apis_requests_need_no_service_time() {
     assert!(table.contains("never more than one replica"), "{table}");
     assert!(table.contains("from 2026-11-25T14:00:00Z on"), "{table}");
 }
+
+#[test]
+fn a_history_comes_from_one_place_and_is_asked_for_completely() {
+    let manifest = golden("app.yaml");
+    let with = |more: &[&str]| simulate(&[&["--manifest", manifest.to_str().unwrap()], more].concat());
+    let server = ["--prometheus", "http://localhost:9090"];
+    fails(&with(&[]), "--trace <FILE>");
+    fails(&with(&server), "--query <PROMQL>");
+    fails(
+        &with(&[&server[..], &["--query", "up", "--from", "1h", "--trace", "h.csv"]].concat()),
+        "cannot be used with",
+    );
+    fails(&with(&["--trace", "h.csv", "--step", "1m"]), "--prometheus <URL>");
+    fails(
+        &with(&[&server[..], &["--query", "up", "--from", "6"]].concat()),
+        "how long ago, such as 6h or 7d",
+    );
+    fails(
+        &with(&[&server[..], &["--query", "up", "--from", "1h", "--to", "2h"]].concat()),
+        "which is not before --to",
+    );
+    fails(
+        &with(&["--prometheus", "localhost:9090", "--query", "up", "--from", "1h"]),
+        "such as http://localhost:9090",
+    );
+}
+
+/// Flags of `--help` and in the first column of the documentation's tables.
+#[test]
+fn the_documentation_has_every_flag_and_no_other() {
+    use std::collections::BTreeSet;
+    let flags = |text: &str| -> BTreeSet<String> {
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+        words
+            .filter(|word| word.strip_prefix("--").is_some_and(|name| name.starts_with(char::is_alphabetic)))
+            .map(str::to_owned)
+            .collect()
+    };
+    let help = told(&simulate(&["--help"]));
+    let defined = help.lines().filter(|line| line.trim_start().starts_with('-')).map(flags);
+    let mut defined: BTreeSet<String> = defined.flatten().collect();
+    defined.remove("--help");
+    let page = [env!("CARGO_MANIFEST_DIR"), "../../docs/simulate.md"].iter().collect::<PathBuf>();
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix('|')?.split_once('|'));
+    let documented: BTreeSet<String> = rows.flat_map(|(cell, _)| flags(cell)).collect();
+    assert_eq!(documented, defined);
+}

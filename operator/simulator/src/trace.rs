@@ -79,15 +79,22 @@ impl Trace {
             }
             points.push((second, rate));
         }
-        let Some(&(first, _)) = points.first() else {
+        if points.is_empty() {
             return Err(TraceError::Empty { file: file.to_owned() });
-        };
+        }
+        Ok(Self::from_points(points))
+    }
+
+    /// A trace of `(second, requests a second)`, ascending, each of which holds until the next. The last holds as long as
+    /// the one before it did, a single one for a second.
+    pub fn from_points(mut points: Vec<(f64, f64)>) -> Self {
+        let first = points.first().map_or(0.0, |&(second, _)| second);
         for (second, _) in &mut points {
             *second -= first;
         }
         let last = points.last().map_or(0.0, |&(second, _)| second);
         let gap = points.len().checked_sub(2).map_or(1.0, |index| last - points[index].0);
-        Ok(Self { points, seconds: last + gap })
+        Self { points, seconds: last + gap }
     }
 
     /// A trace with one rate for each second.

@@ -65,7 +65,7 @@ fn pods_that_no_connection_has_reached_are_no_reason_for_more() {
         assert!(rules.contains(&Rule::LoadUneven), "seed {seed}");
         assert!(!rules.contains(&Rule::DependencyBound), "seed {seed}");
         let late = by_connection.minutes[18..].iter().filter(|minute| minute.violated).count();
-        assert!(late <= 1, "seed {seed}: {late} minutes after the connections have aged");
+        assert!(late <= 2, "seed {seed}: {late} minutes after the connections have aged");
     }
 }
 

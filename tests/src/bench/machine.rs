@@ -89,7 +89,7 @@ pub async fn versions() -> Result<BTreeMap<String, String>> {
 }
 
 /// Plimsoll's version, with the commit where git can tell it.
-async fn plimsoll() -> String {
+pub async fn plimsoll() -> String {
     let mut git = Command::new("git");
     git.current_dir(paths::project()).args(["describe", "--always", "--dirty", "--exclude", "*"]);
     match command::run(&mut git, LIMIT).await {

@@ -211,7 +211,8 @@ fn not_offered(out: &mut String, results: &Results) {
     out.push('\n');
 }
 
-fn show(spread: Spread, decimals: usize) -> String {
+/// The median, with the range where there is one.
+pub(super) fn show(spread: Spread, decimals: usize) -> String {
     let Spread { median, min, max } = spread;
     if min >= max {
         return format!("{median:.decimals$}");

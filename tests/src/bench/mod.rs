@@ -6,6 +6,7 @@
 
 pub mod case;
 pub mod content;
+pub mod decision;
 pub mod goals;
 pub mod machine;
 pub mod markdown;
@@ -31,6 +32,7 @@ use http::header::HeaderName;
 use http::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
 use plimsoll_load::client::Client;
+use serde::Serialize;
 
 use self::case::Case;
 use self::content::Content;
@@ -57,6 +59,8 @@ pub enum Command {
     Api(Options),
     /// Compares the API's own latency histogram with what its clients feel, below and above the capacity of its CPU quota.
     Latency(bench_latency::Options),
+    /// Measures what a decision of the scaling engine costs, in time and allocations, against pods and histogram sizes.
+    Decision(decision::Options),
     /// Runs the scaling engine beside HPA, KEDA, Knative and an oracle in the simulator, on traces and changing services.
     Scaling(scaling::Options),
 }
@@ -122,6 +126,7 @@ pub async fn run(command: Command) -> Result<()> {
     let options = match command {
         Command::Api(options) => options,
         Command::Latency(options) => return bench_latency::run(options).await,
+        Command::Decision(options) => return decision::run(options).await,
         Command::Scaling(options) => return scaling::run(options).await,
     };
     let machine = Machine::read()?;
@@ -360,7 +365,7 @@ fn failed(case: Case, error: &anyhow::Error) -> Found {
     Found::Failed { reason }
 }
 
-fn write(path: &Path, results: &Results) -> Result<()> {
+fn write(path: &Path, results: &impl Serialize) -> Result<()> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     }

@@ -1,0 +1,195 @@
+//! Reads what the server answered: series, or why there are none, in the server's own words and with what to do.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::client::Response;
+
+/// Characters of a text that is repeated in an error.
+const SHOWN_CHARACTERS: usize = 300;
+
+/// What came back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// The series.
+    pub series: Vec<Series>,
+    /// What the server wants to be known, such as that a part of its data could not be read.
+    pub warnings: Vec<String>,
+}
+
+/// One series.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Series {
+    /// Its labels.
+    #[serde(default)]
+    pub metric: BTreeMap<String, String>,
+    /// Seconds since the epoch, and the value as it is written.
+    #[serde(default)]
+    pub values: Vec<(f64, String)>,
+    /// Points that are histograms and not numbers.
+    #[serde(default)]
+    pub histograms: Vec<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    status: String,
+    data: Option<Data>,
+    error_type: Option<String>,
+    error: Option<String>,
+    #[serde(default)]
+    warnings: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    result: Vec<Series>,
+}
+
+/// Reads an answer.
+///
+/// # Errors
+/// When it is a refusal, or not Prometheus'.
+pub fn parse(response: &Response) -> Result<Answer> {
+    let status = response.status;
+    if let Some(location) = &response.location {
+        bail!("it sends to {}; write that server as --prometheus", plain(location));
+    }
+    match serde_json::from_slice::<Body>(&response.body) {
+        Ok(Body { status: said, data: Some(data), warnings, .. }) if said == "success" => {
+            if data.result.iter().any(|series| !series.histograms.is_empty()) {
+                bail!(
+                    "the query gives native histograms; count their requests, such as by sum(histogram_count(rate(http_request_duration_seconds[1m])))"
+                );
+            }
+            let warnings = warnings.iter().map(|warning| plain(warning)).collect();
+            Ok(Answer { series: data.result, warnings })
+        }
+        Ok(Body { error: Some(error), error_type, .. }) => {
+            let error_type = error_type.unwrap_or_default();
+            bail!(
+                "Prometheus says ({}, {}): {}{}",
+                status.as_u16(),
+                plain(&error_type),
+                plain(&error),
+                hint(status, &error_type, &error)
+            )
+        }
+        Ok(_) | Err(_) if status.is_success() => bail!(
+            "the answer is none of Prometheus: {:?}; is that its address, with the path that it may be served under?",
+            plain(&String::from_utf8_lossy(&response.body))
+        ),
+        Ok(_) | Err(_) => {
+            let text = plain(&String::from_utf8_lossy(&response.body));
+            bail!("it answers {status}: {text:?}{}", hint(status, "", &text))
+        }
+    }
+}
+
+fn hint(status: StatusCode, error_type: &str, error: &str) -> &'static str {
+    const LESS: &str = "; write a larger --step or a shorter range";
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            "; name a file with a token that it takes by --bearer-token-file"
+        }
+        StatusCode::NOT_FOUND => "; is that its address, with the path that it may be served under?",
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => LESS,
+        _ if error_type == "timeout" => LESS,
+        _ if error.contains("too many samples") || error.contains("maximum resolution") => LESS,
+        _ => "",
+    }
+}
+
+/// A text of the server's on one line, without what a terminal would obey.
+fn plain(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let line = words.collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Response {
+        Response {
+            status: StatusCode::from_u16(status).unwrap(),
+            location: None,
+            body: body.as_bytes().to_vec().into(),
+        }
+    }
+
+    fn refusal(status: u16, body: &str) -> String {
+        parse(&answer(status, body)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn series_and_warnings_are_read() {
+        let body = r#"{"status":"success","data":{"resultType":"matrix","result":[
+            {"metric":{"code":"200"},"values":[[1435781430,"1"],[1435781445,"NaN"]]}]},"warnings":["some store\nis down"]}"#;
+        let answer = parse(&answer(200, body)).unwrap();
+        assert_eq!(answer.series[0].metric["code"], "200");
+        assert_eq!(answer.series[0].values, [(1_435_781_430.0, "1".into()), (1_435_781_445.0, "NaN".into())]);
+        assert_eq!(answer.warnings, ["some store is down"]);
+    }
+
+    #[test]
+    fn a_refusal_is_in_prometheus_own_words_with_what_to_do() {
+        for (status, body, message) in [
+            (
+                400,
+                r#"{"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": 1:4: parse error: unclosed left parenthesis"}"#,
+                "Prometheus says (400, bad_data): invalid parameter \"query\": 1:4: parse error: unclosed left parenthesis",
+            ),
+            (
+                422,
+                r#"{"status":"error","errorType":"execution","error":"query processing would load too many samples into memory in query execution"}"#,
+                "in query execution; write a larger --step or a shorter range",
+            ),
+            (
+                503,
+                r#"{"status":"error","errorType":"timeout","error":"query timed out in expression evaluation"}"#,
+                "query timed out in expression evaluation; write a larger --step or a shorter range",
+            ),
+            (
+                401,
+                "Unauthorized\n",
+                "it answers 401 Unauthorized: \"Unauthorized\"; name a file with a token",
+            ),
+            (
+                404,
+                "404 page not found",
+                "it answers 404 Not Found: \"404 page not found\"; is that its address",
+            ),
+            (502, "<html>\n <b>Bad\u{1b}[2J</b>", "it answers 502 Bad Gateway: \"<html> <b>Bad [2J</b>\""),
+            (
+                200,
+                "<!doctype html>",
+                "the answer is none of Prometheus: \"<!doctype html>\"; is that its address",
+            ),
+            (200, r#"{"status":"success"}"#, "the answer is none of Prometheus"),
+        ] {
+            let said = refusal(status, body);
+            assert!(said.contains(message), "{message}\n{said}");
+        }
+        let long = refusal(500, &"x".repeat(1000));
+        assert!(long.len() < 400, "{long}");
+    }
+
+    #[test]
+    fn a_redirect_and_native_histograms_are_told() {
+        let moved = Response { location: Some("/prometheus/api".into()), ..answer(302, "") };
+        assert!(parse(&moved).unwrap_err().to_string().contains("it sends to /prometheus/api; write that"));
+        let body = r#"{"status":"success","data":{"resultType":"matrix","result":[
+            {"metric":{},"histograms":[[1435781430,{"count":"60","sum":"1"}]]}]}}"#;
+        assert!(refusal(200, body).contains("sum(histogram_count(rate("));
+    }
+}
