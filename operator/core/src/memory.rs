@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use plimsoll_crds::Percentile;
 
 use crate::histogram::{Delta, Snapshot};
 use crate::input::{Scrape, Targets};
@@ -61,8 +62,8 @@ pub(crate) struct Round {
     /// Mean length of the pods' intervals.
     pub seconds: f64,
     pub delta: Delta,
-    /// Requests over each target, in the order p95, p99.
-    pub bad: [f64; 2],
+    /// Requests over each target, in the order of `Percentile::ALL`.
+    pub bad: [f64; Percentile::ALL.len()],
     pub completed_per_second: f64,
     /// Completed, refused, and newly waiting.
     pub offered_per_second: f64,
@@ -244,8 +245,8 @@ impl Memory {
         if round.measured > 0 {
             round.seconds = seconds_sum / round.measured as f64;
         }
-        round.bad = [targets.p95, targets.p99]
-            .map(|target| target.map_or(0.0, |target| round.delta.slower_than(target)));
+        round.bad =
+            targets.latencies().map(|target| target.map_or(0.0, |target| round.delta.slower_than(target)));
         self.rounds.push_back(round);
         self.forget(now);
     }

@@ -320,10 +320,9 @@ fn failures(findings: &Findings) -> String {
 
 fn latency(app: &ApiDeployment, findings: &Findings) -> LatencyStatus {
     let [p95, p99] = findings.latency_seconds.map(|seconds| seconds.map(two_digits));
-    let target =
-        |name: &str, target: &Option<String>| target.as_ref().map(|target| format!("{name}<{target}"));
-    let targets = [target("p95", &app.spec.latency.p95), target("p99", &app.spec.latency.p99)];
-    LatencyStatus { p95, p99, target: Some(targets.into_iter().flatten().collect::<Vec<_>>().join(" ")) }
+    let targets =
+        app.spec.latency.each().map(|(percentile, target)| format!("{}<{target}", percentile.as_str()));
+    LatencyStatus { p95, p99, target: Some(targets.collect::<Vec<_>>().join(" ")) }
 }
 
 fn last_decision(before: Option<LastDecision>, decision: &Decision) -> LastDecision {

@@ -3,6 +3,7 @@
 //! It never fills a gap: a round in which pods could not be read is told apart from a quiet one.
 
 use jiff::Timestamp;
+use plimsoll_crds::Percentile;
 
 use crate::histogram::{Delta, Share};
 use crate::input::Targets;
@@ -20,7 +21,7 @@ const IN_FLIGHT_NORMAL: f64 = 5.0;
 pub(crate) struct Window {
     pub seconds: f64,
     pub delta: Delta,
-    pub bad: [f64; 2],
+    pub bad: [f64; Percentile::ALL.len()],
     /// Mean rates, weighted by time.
     pub offered_per_second: f64,
     pub completed_per_second: f64,
@@ -58,18 +59,17 @@ impl Window {
         }
         self.seconds = seconds;
         self.delta.add(&round.delta);
-        self.bad = [self.bad[0] + round.bad[0], self.bad[1] + round.bad[1]];
+        self.bad.iter_mut().zip(round.bad).for_each(|(sum, bad)| *sum += bad);
         self.busiest_per_second = self.busiest_per_second.max(round.busiest_per_second);
         self.complete &= round.measured > 0 && round.scraped == round.ready;
     }
 
     /// The share over each target that is set, with its budget and the target's name.
     pub fn shares(&self, targets: Targets) -> impl Iterator<Item = (&'static str, Share, f64)> {
-        let (bad, total) = (self.bad, self.delta.total);
-        targets.each().map(move |(name, _, budget)| {
-            let bad = if name == "p95" { bad[0] } else { bad[1] };
-            (name, Share::wilson(bad, total), budget)
-        })
+        let total = self.delta.total;
+        let bad =
+            self.bad.into_iter().zip(targets.latencies()).filter_map(|(bad, target)| target.map(|_| bad));
+        targets.each().zip(bad).map(move |((name, _, budget), bad)| (name, Share::wilson(bad, total), budget))
     }
 
     /// What is wrong, if chance cannot explain it.
@@ -83,7 +83,7 @@ impl Window {
             });
             if let Some((name, share, budget)) = over {
                 return Some(format!(
-                    "{:.1} % of {:.0} requests in {:.0} s were slower than the {name} target, which allows {:.0} %",
+                    "{:.1} % of {:.0} requests in {:.0} s were slower than the {name} target, which allows {} %",
                     share.value * 100.0,
                     self.delta.total,
                     self.seconds,
