@@ -1,7 +1,7 @@
 //! The decisions of the operator, as pure functions: observe -> **decide** -> apply.
 //!
 //! There is no client, no clock and no randomness in this crate: the same [`Input`] gives the same [`Plan`]. In reading
-//! order: [`input`], [`plan`], [`decide`], `scale`, [`histogram`], [`memory`], [`build`], [`status`].
+//! order: [`input`], [`plan`], [`decide`], `scale`, [`policy`], [`histogram`], [`memory`], [`build`], [`status`].
 
 pub mod build;
 pub mod engine;
@@ -9,6 +9,7 @@ pub mod histogram;
 pub mod input;
 pub mod memory;
 pub mod plan;
+pub mod policy;
 mod scale;
 pub mod status;
 mod window;
