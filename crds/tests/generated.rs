@@ -1,4 +1,5 @@
 //! The committed CustomResourceDefinition is the one that the types give.
+#![allow(clippy::unwrap_used)]
 
 use kube::CustomResourceExt;
 use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, ConditionType};

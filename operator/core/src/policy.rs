@@ -169,7 +169,7 @@ impl ScalingPolicy {
         let embedded = matches!(spec.database(), DatabaseKind::Embedded);
         let hold = |direction: &str, pause: Option<&plimsoll_crds::Pause>, rate: Option<&_>| {
             let pause = pause
-                .map(|pause| Pause::of(pause))
+                .map(Pause::of)
                 .transpose()
                 .map_err(|error| format!("spec.scaling.pause.{direction}.until: {error}"))?;
             Ok::<_, String>(Hold { pause, rate: rate.map(Rate::of) })
@@ -363,7 +363,7 @@ impl Schedule {
         match gap {
             Some(Duration::ZERO) => self.replicas,
             Some(gap) if gap < self.ramp => {
-                let risen = (self.ramp - gap).as_millis() * u128::from(rise);
+                let risen = self.ramp.saturating_sub(gap).as_millis() * u128::from(rise);
                 // Not above `rise`, for the part of the ramp is below one.
                 min + u32::try_from(risen.div_ceil(self.ramp.as_millis())).unwrap_or(rise)
             }

@@ -266,9 +266,9 @@ fn the_engine_can_be_told_of_a_floor_ahead_of_time() {
     let office = policy(&office(&json!({ "timeZone": "UTC" })));
     let before = at("2030-01-01T07:58:00Z");
     assert_eq!(office.floor(before, Duration::from_secs(119)).replicas, 2);
-    assert_eq!(office.floor(before, Duration::from_secs(120)).replicas, 10);
+    assert_eq!(office.floor(before, Duration::from_mins(2)).replicas, 10);
     assert_eq!(office.floor(before, Duration::MAX).replicas, 10);
-    assert_eq!(office.floor(at("2030-01-01T17:59:00Z"), Duration::from_secs(120)).replicas, 10);
+    assert_eq!(office.floor(at("2030-01-01T17:59:00Z"), Duration::from_mins(2)).replicas, 10);
 }
 
 #[test]
