@@ -7,6 +7,8 @@ use schemars::Schema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::percentile::Percentile;
+use crate::scaling::Scaling;
 use crate::status::ApiDeploymentStatus;
 
 /// Describes an HTTP API by its latency promise; the operator keeps it with the fewest replicas.
@@ -74,6 +76,10 @@ pub struct ApiDeploymentSpec {
     #[serde(default)]
     pub replicas: Replicas,
 
+    /// The user's hands on scaling: modes, pauses, floors by the time of day, rates.
+    #[serde(default)]
+    pub scaling: Scaling,
+
     /// TCP port on which the API serves HTTP/1.1, inside the pod.
     #[serde(default = "default_port")]
     #[schemars(range(min = 1, max = 65535))]
@@ -124,12 +130,26 @@ pub struct ApiDeploymentSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.p95) || has(self.p99)")
+    validation = Rule::new("has(self.p50) || has(self.p90) || has(self.p95) || has(self.p99) || has(self.p999)")
         .message("write at least one target, such as p99: 250ms"),
-    validation = Rule::new("!has(self.p95) || !has(self.p99) || !self.p95.matches('^[0-9]+([.][0-9]+)?(ms|s)$') || !self.p99.matches('^[0-9]+([.][0-9]+)?(ms|s)$') || duration(self.p95) <= duration(self.p99)")
-        .message("raise p99 or lower p95: the p99 of the same requests is never below their p95")
+    validation = Rule::new("[?self.?p50, ?self.?p90, ?self.?p95, ?self.?p99, ?self.?p999].exists(t, !t.matches('^[0-9]+([.][0-9]+)?(ms|s)$')) || [?self.?p50, ?self.?p90, ?self.?p95, ?self.?p99, ?self.?p999].map(t, duration(t)).isSorted()")
+        .message("raise the target of the higher percentile or lower that of the lower one, such as p95: 100ms and p99: 250ms: of the same requests a higher percentile is never faster")
 )]
 pub struct Latency {
+    /// Half of the requests are answered within this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?(ms|s)$') && duration(self) >= duration('1ms') && duration(self) <= duration('60s')")
+        .message("write a duration from 1ms to 60s with its unit, such as 50ms or 1.5s"))]
+    #[schemars(length(max = 16))]
+    pub p50: Option<String>,
+
+    /// 90 of 100 requests are answered within this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?(ms|s)$') && duration(self) >= duration('1ms') && duration(self) <= duration('60s')")
+        .message("write a duration from 1ms to 60s with its unit, such as 100ms or 1.5s"))]
+    #[schemars(length(max = 16))]
+    pub p90: Option<String>,
+
     /// 95 of 100 requests are answered within this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?(ms|s)$') && duration(self) >= duration('1ms') && duration(self) <= duration('60s')")
@@ -143,6 +163,13 @@ pub struct Latency {
         .message("write a duration from 1ms to 60s with its unit, such as 250ms or 1.5s"))]
     #[schemars(length(max = 16))]
     pub p99: Option<String>,
+
+    /// 99.9 of 100 requests are answered within this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?(ms|s)$') && duration(self) >= duration('1ms') && duration(self) <= duration('60s')")
+        .message("write a duration from 1ms to 60s with its unit, such as 500ms or 1.5s"))]
+    #[schemars(length(max = 16))]
+    pub p999: Option<String>,
 }
 
 /// Bounds on the number of replicas.
@@ -343,6 +370,22 @@ pub enum DatabaseKind<'a> {
     External(&'a ExternalDatabase),
     /// The image is not the bundled one and no database was named: how it keeps data is its own affair.
     Unknown,
+}
+
+impl Latency {
+    /// The targets that are set, the lowest percentile first.
+    pub fn each(&self) -> impl Iterator<Item = (Percentile, &str)> {
+        Percentile::ALL.into_iter().filter_map(|percentile| {
+            let target = match percentile {
+                Percentile::P50 => &self.p50,
+                Percentile::P90 => &self.p90,
+                Percentile::P95 => &self.p95,
+                Percentile::P99 => &self.p99,
+                Percentile::P999 => &self.p999,
+            };
+            Some((percentile, target.as_deref()?))
+        })
+    }
 }
 
 impl Cache {

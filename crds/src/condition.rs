@@ -9,7 +9,7 @@ pub enum ConditionType {
     Reconciling,
     /// The spec cannot be carried out until somebody changes something. Absent or False otherwise.
     Stalled,
-    /// The operator decides on replicas. False while metrics are missing, replicas are pinned or the spec forbids it.
+    /// The operator decides on replicas. False while metrics are missing, replicas are pinned or only recommended.
     ScalingActive,
     /// The wanted number of replicas was cut by a bound.
     ScalingLimited,
@@ -72,6 +72,8 @@ pub mod reason {
     pub const ENABLED: &str = "Enabled";
     /// `spec.replicas.pinned` decides on replicas.
     pub const PINNED: &str = "Pinned";
+    /// `spec.scaling.mode` has numbers recommended, and none written.
+    pub const RECOMMEND: &str = "Recommend";
     /// The number wanted is within the bounds.
     pub const WITHIN_BOUNDS: &str = "WithinBounds";
     /// More replicas are needed than `spec.replicas.max`.

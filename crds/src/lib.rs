@@ -5,7 +5,9 @@
 
 mod app;
 mod condition;
+mod percentile;
 mod quantity;
+mod scaling;
 mod status;
 
 pub use app::{
@@ -14,7 +16,9 @@ pub use app::{
     SecretKeySelector, UrlSource,
 };
 pub use condition::{ConditionType, reason};
+pub use percentile::Percentile;
 pub use quantity::{DurationError, QuantityError, parse_duration, quantity_bytes, quantity_value};
+pub use scaling::{Day, Mode, Pause, Pauses, Rate, Scaling, Schedule};
 pub use status::{
     ApiDeploymentStatus, CacheStatus, LastDecision, LatencyStatus, LearnedCapacityStatus, LearnedStatus,
 };

@@ -57,7 +57,7 @@ pub struct LatencyStatus {
     /// 99th percentile, as a duration; absent while there are too few requests to tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p99: Option<String>,
-    /// The targets, as a person reads them: `p95<100ms p99<250ms`.
+    /// All targets, as a person reads them: `p95<100ms p99<250ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
 }

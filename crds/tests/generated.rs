@@ -1,7 +1,8 @@
 //! The committed CustomResourceDefinition is the one that the types give.
+#![allow(clippy::unwrap_used)]
 
 use kube::CustomResourceExt;
-use plimsoll_crds::{ApiDeployment, ConditionType};
+use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, ConditionType};
 use serde_json::Value;
 
 #[test]
@@ -31,6 +32,54 @@ fn every_field_of_the_spec_and_status_is_described() {
         undescribed(part, &schema[part], &mut found);
     }
     assert_eq!(found, Vec::<String>::new());
+}
+
+/// What a document shows as YAML, as a spec.
+fn examples(document: &str) -> Vec<Value> {
+    let blocks = document.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.map(|block| serde_yaml::from_str(block).unwrap()).collect()
+}
+
+/// Whether everything that is written was read, and read as it is written.
+fn holds(read: &Value, written: &Value) -> bool {
+    match (read, written) {
+        (Value::Object(read), Value::Object(written)) => {
+            written.iter().all(|(key, value)| read.get(key).is_some_and(|read| holds(read, value)))
+        }
+        (Value::Array(read), Value::Array(written)) => {
+            read.len() == written.len()
+                && read.iter().zip(written).all(|(read, written)| holds(read, written))
+        }
+        _ => read == written,
+    }
+}
+
+#[test]
+fn the_documents_show_fields_that_are_there() {
+    let examples = examples(include_str!("../../docs/scaling.md"));
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        let mut whole = serde_json::json!({ "latency": {} });
+        whole.as_object_mut().unwrap().extend(example.as_object().unwrap().clone());
+        let spec: ApiDeploymentSpec = serde_json::from_value(whole).unwrap();
+        let read = serde_json::to_value(spec).unwrap();
+        assert!(holds(&read, &example), "{example:#} was read as {read:#}");
+    }
+}
+
+#[test]
+fn scaling_is_stored_with_its_defaults() {
+    let spec: ApiDeploymentSpec = serde_json::from_value(serde_json::json!({ "latency": {} })).unwrap();
+    let stored = serde_json::to_value(spec).unwrap();
+    assert_eq!(stored["scaling"], serde_json::json!({ "mode": "Auto", "violationPrice": 60 }));
+    let definition = serde_json::to_value(ApiDeployment::crd()).unwrap();
+    let spec = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let scaling = &spec["properties"]["scaling"];
+    assert_eq!(scaling["default"], stored["scaling"]);
+    let schedule = &scaling["properties"]["schedules"]["items"]["properties"];
+    assert_eq!(schedule["timeZone"]["default"], "UTC");
+    assert_eq!(schedule["days"]["default"].as_array().unwrap().len(), 7);
+    assert_eq!(scaling["properties"]["up"]["properties"]["periodSeconds"]["default"], 60);
 }
 
 #[test]

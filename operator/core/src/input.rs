@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, DatabaseKind, parse_duration};
+use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, DatabaseKind, Percentile, parse_duration};
 
 use crate::engine::Pod;
 use crate::histogram::Rejection;
@@ -118,19 +118,13 @@ impl Scrape {
     }
 }
 
-/// The promise, read into numbers.
+/// The promise, read into numbers: each percentile that has a target, with the time within which its share of requests is
+/// answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Targets {
-    /// Time within which 95 % of requests are answered.
-    pub p95: Option<Duration>,
-    /// Time within which 99 % of requests are answered.
-    pub p99: Option<Duration>,
+    /// In the order of [`Percentile::ALL`].
+    latencies: [Option<Duration>; Percentile::ALL.len()],
 }
-
-/// Share of requests that may be slower than the p95 target.
-pub const BUDGET_P95: f64 = 0.05;
-/// Share of requests that may be slower than the p99 target.
-pub const BUDGET_P99: f64 = 0.01;
 
 impl Targets {
     /// Reads the targets of a spec.
@@ -139,26 +133,24 @@ impl Targets {
     /// What to write instead, when a target cannot be read or none is set. The schema refuses both; an object stored
     /// under an older schema may still have them.
     pub fn of(spec: &ApiDeploymentSpec) -> Result<Self, String> {
-        let read = |field: &str, text: Option<&String>| {
-            text.map(|text| parse_duration(text))
-                .transpose()
-                .map_err(|error| format!("spec.latency.{field}: {error}"))
-        };
-        let targets = Self {
-            p95: read("p95", spec.latency.p95.as_ref())?,
-            p99: read("p99", spec.latency.p99.as_ref())?,
-        };
-        if targets.p95.is_none() && targets.p99.is_none() {
+        let mut latencies = [None; Percentile::ALL.len()];
+        for (percentile, text) in spec.latency.each() {
+            let target = parse_duration(text)
+                .map_err(|error| format!("spec.latency.{}: {error}", percentile.as_str()))?;
+            latencies[percentile as usize] = Some(target);
+        }
+        if latencies.iter().all(Option::is_none) {
             return Err("spec.latency: write at least one target, such as p99: 250ms".into());
         }
-        Ok(targets)
+        Ok(Self { latencies })
     }
 
-    /// The targets that are set, each with the share of requests that may exceed it.
+    /// The targets that are set, the lowest percentile first: its name, the time, and the share of requests that may exceed
+    /// it.
     pub fn each(self) -> impl Iterator<Item = (&'static str, Duration, f64)> {
-        let p95 = self.p95.map(|target| ("p95", target, BUDGET_P95));
-        let p99 = self.p99.map(|target| ("p99", target, BUDGET_P99));
-        p95.into_iter().chain(p99)
+        Percentile::ALL.into_iter().zip(self.latencies).filter_map(|(percentile, latency)| {
+            latency.map(|latency| (percentile.as_str(), latency, percentile.budget()))
+        })
     }
 }
 

@@ -96,12 +96,14 @@ fn three_digits(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
+    fn targets_of(latency: &serde_json::Value) -> Targets {
+        Targets::of(&serde_json::from_value(serde_json::json!({ "latency": latency })).unwrap()).unwrap()
+    }
+
     fn targets() -> Targets {
-        Targets { p95: Some(Duration::from_millis(100)), p99: Some(Duration::from_millis(250)) }
+        targets_of(&serde_json::json!({ "p95": "100ms", "p99": "250ms" }))
     }
 
     fn learned(per_second: f64) -> Learned {
@@ -132,7 +134,7 @@ mod tests {
     #[test]
     fn another_promise_takes_nothing_over() {
         let status = to_status(None, &learned(57.0), targets());
-        let other = Targets { p95: None, p99: Some(Duration::from_millis(300)) };
+        let other = targets_of(&serde_json::json!({ "p99": "300ms" }));
         assert_eq!(from_status(&status, other).unwrap().capacities, []);
         let broken = LearnedStatus { typical: "soon".into(), ..status };
         assert_eq!(from_status(&broken, targets()), None);

@@ -1,7 +1,7 @@
 //! The decisions of the operator, as pure functions: observe -> **decide** -> apply.
 //!
 //! There is no client, no clock and no randomness in this crate: the same [`Input`] gives the same [`Plan`]. In reading
-//! order: [`input`], [`plan`], [`decide`], [`engine`] with [`histogram`], `scale`, [`memory`], [`build`], [`status`].
+//! order: [`input`], [`plan`], [`decide`], [`engine`] with [`histogram`], `scale`, [`policy`], [`memory`], [`build`], [`status`].
 
 pub mod build;
 pub mod engine;
@@ -10,6 +10,7 @@ pub mod input;
 mod learned;
 pub mod memory;
 pub mod plan;
+pub mod policy;
 mod recent;
 mod scale;
 pub mod status;
@@ -23,12 +24,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use plimsoll_crds::CacheKind;
 
 use build::hash_of;
-use engine::{Observation, VIOLATION_PRICE_DEFAULT};
+use engine::{Engine, Observation};
 pub use input::Input;
 use input::{Bounds, Child, Observed, Scrape, Targets};
 use memory::{Applied, Failure, Memory};
 pub use plan::Plan;
 use plan::{Change, ChildKind, Decision, Evidence, Findings, Limit, Reason, Rollout, Step};
+use policy::{Hand, ScalingPolicy};
 use scale::{Situation, Verdict};
 
 /// Field manager of everything but the replicas.
@@ -48,8 +50,10 @@ pub fn decide(input: &Input) -> Plan {
     let mut memory = input.memory.clone();
     let deployment = input.observed.deployment.owned();
     let current = deployment.map_or(0, wanted_replicas);
-    let targets = match Targets::of(&input.app.spec) {
-        Ok(targets) => targets,
+    let read =
+        Targets::of(&input.app.spec).and_then(|targets| Ok((targets, ScalingPolicy::of(&input.app.spec)?)));
+    let (targets, policy) = match read {
+        Ok(read) => read,
         Err(message) => return invalid(input, memory, current, message),
     };
     let bounds = Bounds::of(&input.app.spec);
@@ -63,7 +67,7 @@ pub fn decide(input: &Input) -> Plan {
     };
 
     let blockers = Blockers::of(input);
-    let settings = engine_settings(input, targets, bounds);
+    let settings = engine_settings(input, targets, &policy, &memory.engine);
     let decided = input.scrape.as_ref().map(|scrape| {
         let observation = observation(input, current, rollout, scrape);
         let before = input.app.status.as_ref().and_then(|status| status.learned.as_ref());
@@ -74,9 +78,10 @@ pub fn decide(input: &Input) -> Plan {
         memory.recent.keep(input.now, memory.engine.round());
         decided
     });
-    let mut verdict = replicas(input, &situation, decided.as_ref(), &mut memory);
+    let mut verdict = replicas(input, &situation, decided.as_ref(), &policy, &mut memory);
+    let recommended = by_hand(input, &policy, &memory, current, &mut verdict);
     let change = Change { from: current, to: verdict.to };
-    let wanted = steps(input, &memory, Children::of(input), change, &blockers);
+    let wanted = steps(input, &memory, Children::of(input), &policy, change, &blockers);
     let (steps, mut failures) = without_paused(wanted, &mut memory, input);
     failures.extend(input.observed.secrets_unread.clone());
     // What stands in the way of a change must not be announced as one.
@@ -95,6 +100,7 @@ pub fn decide(input: &Input) -> Plan {
         name_conflicts: blockers.name_conflicts,
         missing_secret_keys: input.observed.missing_secret_keys.clone(),
         failures,
+        recommends: policy.only_recommends(),
         limit: verdict.limit.or_else(|| bounds.embedded_database.then_some(Limit::EmbeddedDatabase)),
         metrics: input.scrape.as_ref().map(|scrape| scale::metrics_state(scrape, situation.ready)),
         cache_ready: matches!(input.app.spec.cache.kind(), CacheKind::Managed(_))
@@ -107,6 +113,7 @@ pub fn decide(input: &Input) -> Plan {
         time: input.now,
         from: current,
         to: verdict.to,
+        recommended,
         reason: verdict.reason,
         message: verdict.message,
         evidence: evidence(&situation, targets, decided.as_ref(), &memory),
@@ -129,17 +136,55 @@ fn observation(input: &Input, current: i32, rollout: Rollout, scrape: &Scrape) -
     }
 }
 
-/// What the engine is asked. A number that is pinned leaves it nothing to choose, and it goes on learning.
-fn engine_settings(input: &Input, targets: Targets, bounds: Bounds) -> engine::Settings {
-    let (min, max) = bounds.pinned.map_or((bounds.min, bounds.max), |pinned| (pinned, pinned));
+/// What the engine is asked. A number that is fixed leaves it nothing to choose, and it goes on learning. A schedule's floor
+/// is known to it so far ahead that pods are ready when it begins.
+fn engine_settings(
+    input: &Input,
+    targets: Targets,
+    policy: &ScalingPolicy,
+    engine: &Engine,
+) -> engine::Settings {
     let period_seconds = u64::try_from(input.app.spec.metrics.scrape_period_seconds).unwrap_or(1);
-    engine::Settings {
+    let mut settings = engine::Settings {
         targets: targets.each().map(|target| learned::target_of(&target)).collect(),
-        min: min.unsigned_abs(),
-        max: max.unsigned_abs(),
+        min: policy.exact.unwrap_or(policy.min),
+        max: policy.exact.unwrap_or(policy.max),
         period: Duration::from_secs(period_seconds),
-        violation_price: VIOLATION_PRICE_DEFAULT,
+        violation_price: policy.violation_price,
+    };
+    if policy.exact.is_none() {
+        settings.min = policy.floor(input.now, engine.horizon(&settings)).replicas;
     }
+    settings
+}
+
+/// Puts the user's hands on a verdict, and returns what would be wanted without pauses and mode.
+fn by_hand(
+    input: &Input,
+    policy: &ScalingPolicy,
+    memory: &Memory,
+    current: i32,
+    verdict: &mut Verdict,
+) -> i32 {
+    if input.observed.deployment.owned().is_none() {
+        return verdict.to;
+    }
+    let wish = verdict.to.unsigned_abs();
+    let recent = memory.changes.iter().copied().collect::<Vec<_>>();
+    let ruling = policy.rule(input.now, current.unsigned_abs(), &recent, wish);
+    let floor = policy.floor(input.now, Duration::ZERO);
+    let hand = ruling.hand.filter(|_| ruling.replicas != wish);
+    // The engine knows the floor as its fewest replicas.
+    let floored = verdict.reason == Reason::AtMin && floor.schedule.is_some() && wish <= floor.replicas;
+    if let Some(hand) = hand.or(floored.then_some(Hand::ScheduleFloor)) {
+        verdict.message = format!("{}; {}", policy.explain(hand, input.now), verdict.message);
+        if hand == Hand::Recommend {
+            verdict.message = format!("{} replicas are recommended: {}", ruling.recommended, verdict.message);
+        }
+        verdict.reason = scale::reason_of(hand);
+    }
+    verdict.to = i32::try_from(ruling.replicas).unwrap_or(i32::MAX);
+    i32::try_from(ruling.recommended).unwrap_or(i32::MAX)
 }
 
 /// How many replicas: by the spec, by the pods, or as they are.
@@ -147,12 +192,13 @@ fn replicas(
     input: &Input,
     situation: &Situation<'_>,
     decided: Option<&engine::Decision>,
+    policy: &ScalingPolicy,
     memory: &mut Memory,
 ) -> Verdict {
     let current = situation.current;
     let hold = |reason, message| Verdict { to: current, reason, message, limit: None };
     if input.observed.deployment.owned().is_none() {
-        let to = situation.bounds.pinned.unwrap_or(situation.bounds.min);
+        let to = i32::try_from(policy.initial(input.now)).unwrap_or(i32::MAX);
         return Verdict { to, ..hold(Reason::Initial, format!("the Deployment is made with {to} replicas")) };
     }
     if let Some(decided) = decided {
@@ -245,6 +291,7 @@ fn steps(
     input: &Input,
     memory: &Memory,
     children: Children,
+    policy: &ScalingPolicy,
     change: Change,
     blockers: &Blockers,
 ) -> Vec<Step> {
@@ -268,9 +315,10 @@ fn steps(
     }
     steps.extend(service_step(memory, ChildKind::Service, service, children.service));
     if !blockers.deployment {
-        steps.extend(api_deployment_steps(memory, deployment, children.deployment, change));
+        steps.extend(api_deployment_steps(memory, deployment, children.deployment, policy, change));
     } else if let Child::Owned(existing) = deployment
         && template_is_held(memory, &existing.metadata)
+        && !policy.only_recommends()
     {
         // The template has to wait; the replicas of the one that runs need not.
         steps.extend(scale_step(memory, &existing.metadata, change));
@@ -296,6 +344,7 @@ fn api_deployment_steps(
     memory: &Memory,
     observed: &Child<Deployment>,
     wanted: Deployment,
+    policy: &ScalingPolicy,
     change: Change,
 ) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -318,7 +367,10 @@ fn api_deployment_steps(
         }
         Child::Owned(existing) => {
             steps.extend(deployment_step(memory, ChildKind::Deployment, observed, wanted));
-            steps.extend(scale_step(memory, &existing.metadata, change));
+            // Who only recommends does not take the field from whoever sets it.
+            if !policy.only_recommends() {
+                steps.extend(scale_step(memory, &existing.metadata, change));
+            }
         }
     }
     steps
@@ -507,6 +559,7 @@ fn invalid(input: &Input, memory: Memory, current: i32, message: String) -> Plan
         time: input.now,
         from: current,
         to: current,
+        recommended: current,
         reason: Reason::InvalidSpec,
         message: message.clone(),
         evidence: Evidence::default(),

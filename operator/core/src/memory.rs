@@ -2,13 +2,14 @@
 //!
 //! It is bounded, it is lost without harm when the operator restarts, and it never holds a secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::engine::Engine;
-use crate::plan::{ChildKind, Reason};
+use crate::plan::{Change, ChildKind, Reason};
+use crate::policy::{PERIOD_MAX, ReplicaChange};
 use crate::recent::Recent;
 
 /// Memory of one resource.
@@ -18,6 +19,8 @@ pub struct Memory {
     pub(crate) engine: Engine,
     /// What was read of them lately.
     pub(crate) recent: Recent,
+    /// Changes of replicas that were written, oldest first, as long as a rate may look back.
+    pub(crate) changes: VecDeque<ReplicaChange>,
     /// Reason and message of the last judged round, for decisions between two scrapes.
     pub(crate) last_verdict: Option<(Reason, String)>,
     /// Own writes, by child.
@@ -93,6 +96,17 @@ impl Memory {
         if let Some(applied) = self.applied.get_mut(&kind) {
             applied.version = version;
         }
+    }
+
+    /// Keeps a change of replicas that the API server has confirmed.
+    pub fn record_change(&mut self, at: Timestamp, change: Change) {
+        // A clock that was set back must not keep changes for ever.
+        let counts = |change: &ReplicaChange| {
+            (0.0..PERIOD_MAX.as_secs_f64()).contains(&seconds_between(change.at, at))
+        };
+        self.changes.retain(counts);
+        let Change { from, to } = change;
+        self.changes.push_back(ReplicaChange { at, from: from.unsigned_abs(), to: to.unsigned_abs() });
     }
 
     /// The last confirmed write of a child.

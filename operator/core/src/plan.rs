@@ -201,6 +201,14 @@ pub enum Reason {
     PodsStarting,
     /// Fewer replicas would do, but have not for long enough.
     CoolingDown,
+    /// Another number is recommended, and `spec.scaling.mode` is `Recommend`: nothing is written.
+    Recommended,
+    /// `spec.scaling.pause` forbids a change in this direction.
+    Paused,
+    /// `spec.scaling.up` or `down` allows no larger change within its period.
+    RateLimited,
+    /// A schedule of `spec.scaling` asks for more than the load does.
+    ScheduleFloor,
     /// `spec.replicas.pinned` says so.
     Pinned,
     /// `spec.replicas.pinned` is 0.
@@ -217,7 +225,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 25] = [
         Self::Initial,
         Self::LatencyOverTarget,
         Self::LoadNearCapacity,
@@ -233,6 +241,10 @@ impl Reason {
         Self::RolloutInProgress,
         Self::PodsStarting,
         Self::CoolingDown,
+        Self::Recommended,
+        Self::Paused,
+        Self::RateLimited,
+        Self::ScheduleFloor,
         Self::Pinned,
         Self::Hibernated,
         Self::AtMax,
@@ -259,6 +271,10 @@ impl Reason {
             Self::RolloutInProgress => "RolloutInProgress",
             Self::PodsStarting => "PodsStarting",
             Self::CoolingDown => "CoolingDown",
+            Self::Recommended => "Recommended",
+            Self::Paused => "Paused",
+            Self::RateLimited => "RateLimited",
+            Self::ScheduleFloor => "ScheduleFloor",
             Self::Pinned => "Pinned",
             Self::Hibernated => "Hibernated",
             Self::AtMax => "AtMax",
@@ -286,6 +302,8 @@ pub struct Decision {
     pub from: i32,
     /// Replicas wanted since.
     pub to: i32,
+    /// Replicas that would be wanted if `spec.scaling` neither paused nor only recommended.
+    pub recommended: i32,
     /// Why, in one word.
     pub reason: Reason,
     /// Why, with the numbers.
@@ -354,6 +372,8 @@ pub struct Findings {
     pub failures: Vec<Failure>,
     /// How the wanted number was cut.
     pub limit: Option<Limit>,
+    /// Numbers are only recommended, by `spec.scaling.mode`.
+    pub recommends: bool,
     /// Whether latency could be read; absent when it was not tried.
     pub metrics: Option<MetricsState>,
     /// The managed cache is ready; absent for the other kinds.

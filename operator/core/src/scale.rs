@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::engine::{self, Bound, Rule};
 use crate::input::{Bounds, Scrape};
 use crate::plan::{Limit, MetricsState, Reason};
+use crate::policy::Hand;
 
 /// What a verdict depends on, beside the engine's decision.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +103,16 @@ pub(crate) fn metrics_state(scrape: &Scrape, ready: i32) -> MetricsState {
     MetricsState::Failed(format!("{read} of {ready} ready replicas could be read: {}", names.join(", ")))
 }
 
+/// The reason for which a hand of the user's holds the number.
+pub(crate) const fn reason_of(hand: Hand) -> Reason {
+    match hand {
+        Hand::Recommend => Reason::Recommended,
+        Hand::PausedUp | Hand::PausedDown => Reason::Paused,
+        Hand::RateUp | Hand::RateDown => Reason::RateLimited,
+        Hand::ScheduleFloor => Reason::ScheduleFloor,
+    }
+}
+
 /// How the number that the engine would choose was cut. What stands in the way of the promise goes before a bound.
 fn limit(bounds: Bounds, decided: &engine::Decision) -> Option<Limit> {
     if decided.capacity.is_some_and(|capacity| capacity.unmeetable) {
@@ -113,7 +124,7 @@ fn limit(bounds: Bounds, decided: &engine::Decision) -> Option<Limit> {
     match decided.limit? {
         Bound::Max if bounds.embedded_database => Some(Limit::EmbeddedDatabase),
         Bound::Max => Some(Limit::Max(bounds.max)),
-        Bound::Min => Some(Limit::Min(bounds.min)),
+        Bound::Min => Some(Limit::Min(i32::try_from(decided.to).unwrap_or(bounds.min))),
     }
 }
 
@@ -177,7 +188,7 @@ fn explain(situation: &Situation<'_>, decided: &engine::Decision) -> String {
         (Rule::DependencyBound, _) => "; more replicas did not help".to_owned(),
         (Rule::LoadUneven, _) => "; replicas that are ready get little of it yet".to_owned(),
         (_, Some(Bound::Max)) => format!("; more than {} replicas are needed", situation.bounds.max),
-        (_, Some(Bound::Min)) => format!("; fewer than {} replicas would do", situation.bounds.min),
+        (_, Some(Bound::Min)) => format!("; fewer than {} replicas would do", decided.to),
         _ if *cheapest != decided.to => format!("; {cheapest} replicas would do"),
         _ => String::new(),
     };

@@ -259,6 +259,9 @@ impl Conditions<'_> {
             Reason::Hibernated => {
                 ("False", reason::HIBERNATED, "set spec.replicas.pinned to null to wake the API")
             }
+            _ if findings.recommends => {
+                ("False", reason::RECOMMEND, "set spec.scaling.mode to Auto to have the replicas written")
+            }
             Reason::MetricsUnavailable => ("False", decided.as_str(), decision.message.as_str()),
             _ => ("True", reason::ENABLED, "replicas follow the latency targets"),
         };
@@ -282,7 +285,8 @@ impl Conditions<'_> {
                 self.set(ConditionType::ScalingLimited, "True", reason::TARGET_UNMEETABLE, message);
             }
             Some(Limit::Min(min)) => {
-                let message = format!("fewer replicas would do than spec.replicas.min, which is {min}");
+                let message =
+                    format!("fewer replicas would do than the {min} of spec.replicas.min or of a schedule");
                 self.set(ConditionType::ScalingLimited, "True", reason::TOO_FEW_REPLICAS, message);
             }
             None => {
@@ -334,10 +338,9 @@ fn failures(findings: &Findings) -> String {
 
 fn latency(app: &ApiDeployment, findings: &Findings) -> LatencyStatus {
     let [p95, p99] = findings.latency_seconds.map(|seconds| seconds.map(two_digits));
-    let target =
-        |name: &str, target: &Option<String>| target.as_ref().map(|target| format!("{name}<{target}"));
-    let targets = [target("p95", &app.spec.latency.p95), target("p99", &app.spec.latency.p99)];
-    LatencyStatus { p95, p99, target: Some(targets.into_iter().flatten().collect::<Vec<_>>().join(" ")) }
+    let targets =
+        app.spec.latency.each().map(|(percentile, target)| format!("{}<{target}", percentile.as_str()));
+    LatencyStatus { p95, p99, target: Some(targets.collect::<Vec<_>>().join(" ")) }
 }
 
 fn learned(app: &ApiDeployment, before: Option<LearnedStatus>, findings: &Findings) -> Option<LearnedStatus> {

@@ -281,6 +281,62 @@ fn an_operator_that_restarts_does_not_start_blind() {
     assert!(doubt < 0.7 * doubt_of_nothing_known, "{doubt} and {doubt_of_nothing_known}");
 }
 
+fn scaling(scaling: &serde_json::Value) -> World {
+    let mut world = World::new(app(&json!({ "scaling": scaling })), 1);
+    world.decide(None);
+    for _ in 0..20 {
+        world.round(100.0);
+    }
+    world
+}
+
+#[test]
+fn who_only_wants_numbers_gets_numbers_and_nothing_is_written() {
+    let world = scaling(&json!({ "mode": "Recommend" }));
+    let plan = world.history.last().unwrap();
+    assert_eq!((world.replicas(), plan.decision.reason), (1, Reason::Recommended));
+    assert!(plan.decision.recommended > 1, "{:?}", plan.decision);
+    let kinds = world.history[1..].iter().flat_map(|plan| kinds(&plan.steps)).collect::<Vec<_>>();
+    assert!(!kinds.contains(&ChildKind::Replicas), "{kinds:?}");
+}
+
+#[test]
+fn a_pause_holds_its_direction_until_it_ends() {
+    let until = start() + SignedDuration::from_secs(200);
+    let mut world = scaling(&json!({ "pause": { "up": { "until": until.to_string() } } }));
+    let decision = &world.history.last().unwrap().decision;
+    assert_eq!((world.replicas(), decision.reason), (1, Reason::Paused), "{}", decision.message);
+    for _ in 0..24 {
+        world.round(100.0);
+    }
+    assert!(world.replicas() > 1);
+}
+
+#[test]
+fn a_rate_limits_each_minute() {
+    let world = scaling(&json!({ "up": { "replicas": 1, "periodSeconds": 60 } }));
+    assert!((2..=3).contains(&world.replicas()), "one more a minute, for a minute and a half");
+    let limited = world.history.iter().any(|plan| plan.decision.reason == Reason::RateLimited);
+    assert!(limited, "{:?}", world.history.last().unwrap().decision);
+}
+
+#[test]
+fn a_floor_is_there_when_it_begins_and_between_two_scrapes() {
+    // The world begins at midnight.
+    let schedule = json!([{ "name": "night", "from": "00:00", "to": "06:00", "replicas": 5 }]);
+    let mut world = World::new(app(&json!({ "scaling": { "schedules": schedule } })), 1);
+    world.decide(None);
+    assert_eq!(world.replicas(), 5);
+    for _ in 0..30 {
+        world.round(5.0);
+    }
+    let decision = &world.history.last().unwrap().decision;
+    assert_eq!((world.replicas(), decision.reason), (5, Reason::ScheduleFloor), "{}", decision.message);
+    world.app.spec.scaling.schedules[0].replicas = 8;
+    world.decide(None);
+    assert_eq!(world.replicas(), 8);
+}
+
 /// What a minute may bring.
 #[derive(Clone, Debug)]
 enum Fate {

@@ -65,6 +65,13 @@ fn all_replicas_ready_is_ready() {
 }
 
 #[test]
+fn the_text_of_the_targets_lists_all_that_are_set() {
+    let app = app(&json!({ "latency": { "p50": "20ms", "p90": "80ms", "p99": "250ms", "p999": "1s" } }));
+    let latency = status_of(&app, running(&app, 3, 3)).latency.unwrap();
+    assert_eq!(latency.target.as_deref(), Some("p50<20ms p90<80ms p99<250ms p999<1s"));
+}
+
+#[test]
 fn a_missing_secret_stalls_and_says_what_to_create() {
     let app = app(&json!({}));
     let observed = Observed { missing_secret_keys: vec![("db".into(), "url".into())], ..Observed::default() };

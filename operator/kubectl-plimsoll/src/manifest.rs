@@ -126,6 +126,15 @@ mod tests {
     }
 
     #[test]
+    fn of_many_targets_the_strictest_quantile_comes_first() {
+        let latency = "{p50: 20ms, p90: 50ms, p95: 100ms, p99: 250ms, p999: 1s}";
+        let manifest = parse(&app(&format!("{{image: shop:1, latency: {latency}}}"))).unwrap();
+        let names = manifest.targets.iter().map(|target| target.0).collect::<Vec<_>>();
+        assert_eq!(names, ["p999", "p99", "p95", "p90", "p50"]);
+        assert!((manifest.targets[0].1.quantile - 0.999).abs() < 1e-9);
+    }
+
+    #[test]
     fn errors_say_what_to_write() {
         let ok = "{image: shop:1, latency: {p99: 250ms}}";
         for (text, message) in [

@@ -78,9 +78,10 @@ pub fn service(options: &Cost, manifest: &Manifest) -> Result<Service> {
         let idle = Duration::from_secs_f64(service.work.quantile(target.quantile));
         ensure!(
             idle <= target.latency,
-            "spec.latency.{name}: {:?} is below what {:.0} of 100 requests take in an idle pod, {:.0} ms: no number of replicas keeps it; raise the target or make requests faster",
+            "spec.latency.{name}: {:?} is below what {} of 100 requests take in an idle pod, {:.0} ms: no number of replicas keeps it; raise the target or make requests faster",
             target.latency,
-            target.quantile * 100.0,
+            // Without the last bits of 0.999 times a hundred.
+            (target.quantile * 1000.0).round() / 10.0,
             idle.as_secs_f64() * 1e3,
         );
     }

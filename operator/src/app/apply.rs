@@ -116,6 +116,9 @@ async fn carry_out_step(
             memory
                 .record_applied(ChildKind::Replicas, confirmed(replicas_hash(change.to), &written.metadata));
             memory.record_version(ChildKind::Deployment, version_of(&written.metadata));
+            if change.from != change.to {
+                memory.record_change(Timestamp::now(), *change);
+            }
             Ok(())
         }
         Step::Delete { kind, name, uid } => delete(ctx, app, *kind, name, uid).await,

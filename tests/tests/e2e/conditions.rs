@@ -2,11 +2,14 @@
 //! keeps serving.
 
 use anyhow::ensure;
+use kube::Api;
 use plimsoll_crds::ApiDeployment;
 use plimsoll_tests::sample;
 use serde_json::{Value, json};
 
 use crate::world::{self, SOON};
+
+const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
 fn resources(resources: &Value) -> Value {
     json!({ "latency": { "p99": "1s" }, "resources": resources })
@@ -14,6 +17,44 @@ fn resources(resources: &Value) -> Value {
 
 fn cache_memory(memory: &Value) -> Value {
     json!({ "latency": { "p99": "1s" }, "cache": { "managed": { "memory": memory } } })
+}
+
+fn scaling(scaling: &Value) -> Value {
+    json!({ "latency": { "p99": "1s" }, "scaling": scaling })
+}
+
+/// Schedules of a name, a beginning, an end and a time zone.
+fn schedules(schedules: &[(&str, &str, &str, &str)]) -> Value {
+    let schedules = schedules.iter().map(|(name, from, to, zone)| {
+        json!({ "name": name, "from": from, "to": to, "timeZone": zone, "replicas": 3 })
+    });
+    scaling(&json!({ "schedules": schedules.collect::<Vec<_>>() }))
+}
+
+#[test]
+fn takes_every_hand_on_scaling_and_stores_its_defaults() {
+    world::run("hands", async |world| {
+        let full = json!({
+            "latency": { "p50": "20ms", "p90": "20ms", "p95": "0.1s", "p99": "250ms", "p999": "1s" },
+            "scaling": {
+                "pause": { "up": { "until": "2030-12-01T18:00:00+01:00", "reason": "a migration" } },
+                "schedules": [{ "name": "night", "from": "22:00", "to": "24:00", "replicas": 3, "rampSeconds": 900 }],
+                "up": { "replicas": 4, "percent": 100 }, "down": { "percent": 10, "periodSeconds": 300 },
+            },
+        });
+        let app = json!({
+            "apiVersion": "plimsoll.dev/v1alpha1", "kind": "ApiDeployment",
+            "metadata": { "name": world::NAME, "namespace": world.namespace }, "spec": full,
+        });
+        sample::apply_all(&world.client, &[app]).await?;
+        let apps: Api<ApiDeployment> = Api::namespaced(world.client.clone(), &world.namespace);
+        let stored = serde_json::to_value(apps.get(world::NAME).await?.spec.scaling)?;
+        let schedule = &stored["schedules"][0];
+        ensure!(stored["mode"] == "Auto" && stored["violationPrice"] == 60, "{stored}");
+        ensure!(schedule["timeZone"] == "UTC" && schedule["days"] == json!(DAYS), "{stored}");
+        ensure!(stored["up"]["periodSeconds"] == 60, "{stored}");
+        Ok(())
+    });
 }
 
 #[test]
@@ -48,7 +89,37 @@ fn refuses_what_cannot_work_and_says_what_to_write() {
             (json!({}), "spec.latency"),
             (json!({ "latency": {} }), "write at least one target, such as p99: 250ms"),
             (json!({ "latency": { "p99": "250" } }), "write a duration from 1ms to 60s with its unit"),
-            (json!({ "latency": { "p95": "2s", "p99": "1s" } }), "raise p99 or lower p95"),
+            (json!({ "latency": { "p999": "1h" } }), "write a duration from 1ms to 60s with its unit"),
+            (json!({ "latency": { "p95": "2s", "p99": "1s" } }), "raise the target of the higher percentile"),
+            (
+                json!({ "latency": { "p50": "2s", "p999": "1s" } }),
+                "raise the target of the higher percentile",
+            ),
+            (scaling(&json!({ "mode": "auto" })), "supported values: \"Auto\", \"Recommend\""),
+            (scaling(&json!({ "violationPrice": 0 })), "spec.scaling.violationPrice"),
+            (scaling(&json!({ "pause": {} })), "write the direction to pause"),
+            (scaling(&json!({ "pause": { "down": {} } })), "spec.scaling.pause.down.until"),
+            (
+                scaling(&json!({ "pause": { "up": { "until": "tomorrow" } } })),
+                "write until as a time with its zone",
+            ),
+            (
+                scaling(&json!({ "pause": { "up": { "until": "2030-02-30T00:00:00Z" } } })),
+                "write until as a time with its zone",
+            ),
+            (scaling(&json!({ "up": {} })), "write replicas, percent or both"),
+            (
+                scaling(&json!({ "down": { "percent": 10, "periodSeconds": 3600 } })),
+                "spec.scaling.down.periodSeconds",
+            ),
+            (schedules(&[("a", "8:00", "18:00", "UTC")]), "write from as a time of day"),
+            (schedules(&[("a", "08:00", "24:01", "UTC")]), "write to as a time of day"),
+            (schedules(&[("a", "08:00", "08:00", "UTC")]), "write from and to that differ"),
+            (schedules(&[("a", "08:00", "18:00", "+02:00")]), "write timeZone as the IANA database names it"),
+            (
+                schedules(&[("a", "08:00", "18:00", "UTC"), ("a", "19:00", "20:00", "UTC")]),
+                "spec.scaling.schedules[1]",
+            ),
             (
                 json!({ "latency": { "p99": "1s" }, "replicas": { "min": 5, "max": 2 } }),
                 "raise replicas.max or lower replicas.min",

@@ -112,7 +112,7 @@ fn container(app: &ApiDeployment, settings: &Settings) -> Container {
 /// The operator's own variables, then the user's.
 fn environment(app: &ApiDeployment) -> Vec<EnvVar> {
     let spec = &app.spec;
-    let targets = [&spec.latency.p95, &spec.latency.p99].into_iter().flatten().cloned().collect::<Vec<_>>();
+    let targets = spec.latency.each().map(|(_, target)| target).collect::<Vec<_>>();
     let mut variables = vec![
         env("PLIMSOLL_LISTEN", format!("0.0.0.0:{}", spec.port)),
         env("PLIMSOLL_LATENCY_TARGETS", targets.join(",")),

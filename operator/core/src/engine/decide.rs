@@ -1,6 +1,7 @@
 //! The decision: observe, learn, look ahead, propose, brake.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::belief::{self, Belief, Known};
 use super::capacity::GROUPING;
@@ -93,7 +94,7 @@ impl Engine {
             return Decision::hold(current, Rule::Blind, inputs);
         }
         self.clock_seconds += round.seconds;
-        let horizon_seconds = self.startup.p90_seconds() + settings.period.as_secs_f64() + AHEAD_SECONDS;
+        let horizon_seconds = self.horizon(settings).as_secs_f64();
         let outlook = self.forecast.next(round.seconds, round.offered_per_second, horizon_seconds);
         let completed = round.completed_per_second;
         let busy = belief::busy(round, settings);
@@ -151,6 +152,11 @@ impl Engine {
     /// The newest round, as it was measured.
     pub fn round(&self) -> &Round {
         &self.round
+    }
+
+    /// How far ahead load is looked at: until pods that are wanted now would be ready, and a little more.
+    pub fn horizon(&self, settings: &Settings) -> Duration {
+        settings.period + Duration::from_secs_f64(self.startup.p90_seconds() + AHEAD_SECONDS)
     }
 
     /// Takes over what an engine before this one had learned, if it was about these targets and this template, and if this

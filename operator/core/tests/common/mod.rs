@@ -125,6 +125,9 @@ pub fn carry_out(plan: &Plan, observed: &mut Observed) -> Memory {
                     ChildKind::Replicas,
                     confirmed(replicas_hash(change.to), &deployment.metadata),
                 );
+                if change.from != change.to {
+                    memory.record_change(plan.decision.time, change);
+                }
             }
             Step::Delete { kind, .. } => match kind {
                 ChildKind::CacheDeployment => observed.cache_deployment = Child::Absent,
