@@ -366,6 +366,19 @@ fn every_target_is_an_edge_of_the_bundled_api() {
 }
 
 #[test]
+fn a_median_does_not_make_the_bundled_api_refuse_early() {
+    let shed_after = |latency| {
+        let deployment = build::deployment(&app(&json!({ "latency": latency })), &settings(), "r1");
+        let container = &deployment.spec.unwrap().template.spec.unwrap().containers[0];
+        let mut variables = container.env.clone().unwrap_or_default().into_iter();
+        variables.find(|env| env.name == "PLIMSOLL_SHED_AFTER").and_then(|variable| variable.value)
+    };
+    assert_eq!(shed_after(json!({ "p50": "5ms", "p95": "100ms", "p99": "250ms" })).as_deref(), Some("50ms"));
+    assert_eq!(shed_after(json!({ "p50": "5ms" })).as_deref(), Some("5ms"));
+    assert_eq!(shed_after(json!({ "p90": "5ms" })), None, "the API's own rule will do");
+}
+
+#[test]
 fn a_violation_of_any_target_adds_replicas() {
     for latency in [json!({ "p50": "25ms" }), json!({ "p90": "50ms" }), json!({ "p999": "250ms" })] {
         let mut world = World::new(app(&json!({ "latency": latency })), 1);

@@ -1,5 +1,7 @@
 //! The API's Deployment, without its replicas.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EnvVar, HTTPGetAction, Lifecycle, LifecycleHandler, PodSpec, PodTemplateSpec,
@@ -7,13 +9,13 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use plimsoll_crds::{ApiDeployment, CacheKind, DatabaseKind, Probe};
+use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, CacheKind, DatabaseKind, Percentile, Probe};
 
 use super::{
     Component, cache_annotations, cache_name, container_security, empty_dir, env, env_from_secret,
     label_selector, labels, metadata, mount, name_of, pod_security,
 };
-use crate::input::Settings;
+use crate::input::{Settings, Targets};
 
 /// Time in which endpoints hear that a pod is going, before it is told.
 const PRE_STOP_SECONDS: i64 = 5;
@@ -109,6 +111,15 @@ fn container(app: &ApiDeployment, settings: &Settings) -> Container {
     }
 }
 
+/// How long a request may wait before it is refused, where the API would judge that by a median. Half of the requests may be
+/// slower than a median's target, so its half is no time to refuse after: that of the next target is, or all of its own.
+fn shed_after(spec: &ApiDeploymentSpec) -> Option<Duration> {
+    let targets = Targets::of(spec).ok()?;
+    let mut each = targets.each();
+    let (_, median, _) = each.next().filter(|(name, ..)| *name == Percentile::P50.as_str())?;
+    Some(each.map(|(_, target, _)| target / 2).min().unwrap_or(median).max(Duration::from_millis(1)))
+}
+
 /// The operator's own variables, then the user's.
 fn environment(app: &ApiDeployment) -> Vec<EnvVar> {
     let spec = &app.spec;
@@ -117,6 +128,8 @@ fn environment(app: &ApiDeployment) -> Vec<EnvVar> {
         env("PLIMSOLL_LISTEN", format!("0.0.0.0:{}", spec.port)),
         env("PLIMSOLL_LATENCY_TARGETS", targets.join(",")),
     ];
+    variables
+        .extend(shed_after(spec).map(|wait| env("PLIMSOLL_SHED_AFTER", format!("{}ms", wait.as_millis()))));
     match spec.database() {
         DatabaseKind::Embedded => variables.push(env("PLIMSOLL_DATABASE_URL", "sqlite:/data/posts.db")),
         DatabaseKind::External(database) => {
