@@ -8,9 +8,9 @@
 //! It ends what it started and removes its cgroup. It judges nothing: a machine that is busy otherwise shows in the ranges.
 
 mod limited;
-mod scrape;
+pub(crate) mod scrape;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -155,19 +155,17 @@ async fn capacity(options: &Options, workload: Workload) -> Result<f64> {
 async fn measure(options: &Options, workload: Workload, rate: f64) -> Result<Row> {
     let release = paths::target().join("release");
     let cgroup = Limited::new(options.quota_millicores)?;
-    let port = TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .context("find a port")?
-        .port();
+    let address =
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).context("find a port")?;
     let mut server = cgroup.command(&release.join("plimsoll-api"));
     server
-        .arg(format!("--listen=127.0.0.1:{port}"))
+        .arg(format!("--listen={address}"))
         .args(["--database-url=sqlite::memory:", "--log=warn", "--drain=0s"])
         .arg(format!("--latency-targets={PROMISE_MS}ms"))
         .args(&options.server_flags);
     let mut server = server.spawn().context("start the API")?;
     let result = tokio::select! {
-        result = load(options, workload, rate, port, &release) => result,
+        result = load(options, workload, rate, address, &release) => result,
         status = server.wait() => Err(anyhow::anyhow!("the API ended early: {status:?}")),
     };
     end(&mut server).await?;
@@ -175,13 +173,19 @@ async fn measure(options: &Options, workload: Workload, rate: f64) -> Result<Row
     result
 }
 
-async fn load(options: &Options, workload: Workload, rate: f64, port: u16, release: &Path) -> Result<Row> {
-    ready(port).await?;
+async fn load(
+    options: &Options,
+    workload: Workload,
+    rate: f64,
+    address: SocketAddr,
+    release: &Path,
+) -> Result<Row> {
+    ready(address).await?;
     // One short stretch unmeasured: connections are opened, code and data are paged in.
-    generate(workload, rate.min(FIRST_RATE * 5.0), 2, port, release).await?;
-    let before = scrape::read(port).await?;
-    let summary = generate(workload, rate, options.seconds, port, release).await?;
-    let after = scrape::read(port).await?;
+    generate(workload, rate.min(FIRST_RATE * 5.0), 2, address, release).await?;
+    let before = scrape::read(address).await?;
+    let summary = generate(workload, rate, options.seconds, address, release).await?;
+    let after = scrape::read(address).await?;
     Ok(row(workload, options.seconds, &summary, &before, &after))
 }
 
@@ -213,16 +217,22 @@ fn row(workload: Workload, seconds: u32, summary: &Summary, before: &Scrape, aft
     }
 }
 
-async fn ready(port: u16) -> Result<()> {
+async fn ready(address: SocketAddr) -> Result<()> {
     let answers = async {
-        while scrape::get(port, "/readyz").await.is_err() {
+        while scrape::get(address, "/readyz").await.is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     tokio::time::timeout(START_LIMIT, answers).await.context("the API is not ready in time")
 }
 
-async fn generate(workload: Workload, rate: f64, seconds: u32, port: u16, release: &Path) -> Result<Summary> {
+async fn generate(
+    workload: Workload,
+    rate: f64,
+    seconds: u32,
+    address: SocketAddr,
+    release: &Path,
+) -> Result<Summary> {
     let trace = std::env::temp_dir().join(format!("plimsoll-bench-latency-{}.csv", std::process::id()));
     // The last of two points holds as long as the first did.
     std::fs::write(&trace, format!("0,{rate}\n{},{rate}\n", f64::from(seconds) / 2.0))
@@ -230,7 +240,7 @@ async fn generate(workload: Workload, rate: f64, seconds: u32, port: u16, releas
     // On the other core, and ahead of whatever else wants it: its own delays would count as the server's.
     let mut generator = Command::new("chrt");
     generator.args(["--fifo", "10", "taskset", "-c", "1"]).arg(release.join("plimsoll-load"));
-    generator.arg(format!("http://127.0.0.1:{port}")).arg("--trace").arg(&trace).args(workload.flags());
+    generator.arg(format!("http://{address}")).arg("--trace").arg(&trace).args(workload.flags());
     generator.arg(format!("--threshold-ms={PROMISE_MS}"));
     generator.arg(format!("--timeout-ms={}", TIMEOUT.as_millis()));
     // As many as the server takes: a client that runs out of connections would hide the server's queue.

@@ -1,4 +1,4 @@
-//! Programs that are built from Go modules: Kubernetes, CoreDNS, Helm. Each is built once per version into the cache.
+//! Programs that are built from Go modules: Kubernetes, CoreDNS, Helm, metrics-server. Each is built once per version into the cache.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -60,6 +60,15 @@ pub const HELM: Family = Family {
     programs: &["helm"],
     version_variables: &["helm.sh/helm/v4/internal/version.version"],
     takes: "about 4 minutes on two cores",
+};
+
+/// What Kubernetes' own autoscaler reads; for the benchmark only.
+pub const METRICS_SERVER: Family = Family {
+    name: "metrics-server",
+    module: "sigs.k8s.io/metrics-server",
+    programs: &["metrics-server"],
+    version_variables: &["k8s.io/component-base/version.gitVersion"],
+    takes: "about 3 minutes on two cores",
 };
 
 /// Building on one machine at a time and no longer than this.

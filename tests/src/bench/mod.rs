@@ -5,6 +5,7 @@
 //! Reading order: [`case`] and [`server`] (what is compared), [`probe`], [`measure`], [`results`], [`goals`], [`markdown`].
 
 pub mod case;
+pub mod cluster;
 pub mod content;
 pub mod decision;
 pub mod goals;
@@ -63,6 +64,8 @@ pub enum Command {
     Decision(decision::Options),
     /// Runs the scaling engine beside HPA, KEDA, Knative and an oracle in the simulator, on traces and changing services.
     Scaling(scaling::Options),
+    /// Runs a step of the load under Plimsoll and under the real HPA on the local cluster, and a trace on it and in the simulator.
+    Cluster(cluster::Options),
 }
 
 /// How it is measured.
@@ -128,6 +131,7 @@ pub async fn run(command: Command) -> Result<()> {
         Command::Latency(options) => return bench_latency::run(options).await,
         Command::Decision(options) => return decision::run(options).await,
         Command::Scaling(options) => return scaling::run(options).await,
+        Command::Cluster(options) => return cluster::run(options).await,
     };
     let machine = Machine::read()?;
     host::install_bench_packages().await?;

@@ -1,5 +1,6 @@
 //! Reads the API's metrics, and quantiles from their histograms as Prometheus does. Knows only the text format's plain part.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -16,17 +17,17 @@ pub struct Scrape(String);
 ///
 /// # Errors
 /// As [`get`].
-pub async fn read(port: u16) -> Result<Scrape> {
-    get(port, "/metrics").await.map(Scrape)
+pub async fn read(address: SocketAddr) -> Result<Scrape> {
+    get(address, "/metrics").await.map(Scrape)
 }
 
 /// The body of a path that answers 200.
 ///
 /// # Errors
 /// When there is no answer in time, or another one.
-pub async fn get(port: u16, path: &str) -> Result<String> {
+pub async fn get(address: SocketAddr, path: &str) -> Result<String> {
     let exchange = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        let mut stream = TcpStream::connect(address).await?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();

@@ -7,6 +7,7 @@ pub mod components;
 mod config;
 mod kernel;
 pub mod layout;
+pub mod metrics_server;
 mod network;
 mod pki;
 pub mod process;

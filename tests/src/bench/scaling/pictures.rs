@@ -14,15 +14,15 @@ pub const PARETO: &str = "scaling-pareto";
 /// Name of the file that shows one run.
 pub const TIMELINE: &str = "scaling-timeline";
 
-const SIZE: (u32, u32) = (960, 560);
+pub(in crate::bench) const SIZE: (u32, u32) = (960, 560);
 /// Colours that stay apart for the colour-blind (Okabe and Ito).
-const ORANGE: RGBColor = RGBColor(213, 94, 0);
-const BLUE: RGBColor = RGBColor(0, 114, 178);
+pub(in crate::bench) const ORANGE: RGBColor = RGBColor(213, 94, 0);
+pub(in crate::bench) const BLUE: RGBColor = RGBColor(0, 114, 178);
 const GREEN: RGBColor = RGBColor(0, 158, 115);
 const PINK: RGBColor = RGBColor(204, 121, 167);
 const SKY: RGBColor = RGBColor(86, 180, 233);
-const YELLOW: RGBColor = RGBColor(230, 159, 0);
-const GREY: RGBColor = RGBColor(120, 120, 120);
+pub(in crate::bench) const YELLOW: RGBColor = RGBColor(230, 159, 0);
+pub(in crate::bench) const GREY: RGBColor = RGBColor(120, 120, 120);
 /// What costs more of the oracle's replica-hours is not shown.
 const X_MAX: f64 = 3.0;
 
@@ -200,9 +200,15 @@ pub fn timeline(moments: &[Moment], best_peer: &str) -> Result<String> {
     Ok(svg)
 }
 
-type Line = (String, RGBColor, Vec<(f64, f64)>);
+/// A name, a colour, and points of minutes and values.
+pub(in crate::bench) type Line = (String, RGBColor, Vec<(f64, f64)>);
 
-fn draw_lines(area: &DrawingArea<SVGBackend<'_>, Shift>, title: &str, lines: &[Line]) -> Result<()> {
+/// Draws lines over minutes, with a legend.
+pub(in crate::bench) fn draw_lines(
+    area: &DrawingArea<SVGBackend<'_>, Shift>,
+    title: &str,
+    lines: &[Line],
+) -> Result<()> {
     let points = || lines.iter().flat_map(|(_, _, points)| points);
     let end = points().map(|point| point.0).fold(1.0, f64::max);
     let top = points().map(|point| point.1).filter(|y| y.is_finite()).fold(1.0, f64::max) * 1.1;

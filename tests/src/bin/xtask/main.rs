@@ -57,6 +57,9 @@ fn main() -> ExitCode {
         }
     };
     let left = match arguments.command {
+        Command::Bench { command: bench::Command::Cluster(_) } => {
+            "what is there is reused by the next run, or removed by `cargo xtask cluster down`"
+        }
         Command::Bench { .. } => "everything that was started has been ended",
         _ => {
             "what is there is reused by the next run, or removed by `cargo xtask demo --down` (with the same --context, if there was one)"

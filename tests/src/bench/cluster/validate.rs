@@ -1,0 +1,197 @@
+//! The validation of the simulator: one trace on the cluster, and in the simulation of the service that was measured there.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use k8s_openapi::api::apps::v1::Deployment;
+use plimsoll_load::Trace;
+use serde::{Deserialize, Serialize};
+
+use super::calibrate::{self, Calibration};
+use super::load::{self, Connections};
+use super::replicas::Replicas;
+use super::simulated::{self, Fit};
+use super::stage::{SCALED, Stage};
+use super::watch::Watch;
+use super::windows::Ended;
+use crate::bench::stats::{Spread, ratio};
+use crate::progress::step;
+
+/// Of the simulation: what it says must not hang on one of them.
+const SEEDS: [u64; 5] = [1, 2, 3, 4, 5];
+/// Seconds under each load of the calibration.
+const CALIBRATION_SECONDS: (u32, u32) = (12, 4);
+
+/// A trace, on the cluster and in the simulation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Validation {
+    /// What the trace is called.
+    pub trace: String,
+    /// Its load in each second, in requests a second.
+    pub rates: Vec<f64>,
+    /// The service as it was measured.
+    pub calibration: Calibration,
+    /// What was fitted to that.
+    pub fit: Fit,
+    /// Replicas of the cluster over time, in seconds since the load began.
+    pub replicas: Replicas,
+    /// What ended on the cluster in each second.
+    pub seconds: Vec<Ended>,
+    /// How late the generator itself was, 99 of 100 times, in milliseconds.
+    pub generator_late_p99_ms: f64,
+    /// In the simulation, one a seed.
+    pub simulated: Vec<simulated::Run>,
+}
+
+/// How both came out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Beside {
+    /// Replica-hours of the cluster.
+    pub hours: f64,
+    /// Of the simulation, over the seeds.
+    pub simulated_hours: Spread,
+    /// How far the median of the simulation is off, as a share of the cluster's: above 0 when it is more.
+    pub hours_off: f64,
+    /// Share of requests over the promise on the cluster, 0 to 1.
+    pub over: f64,
+    /// In the simulation, over the seeds.
+    pub simulated_over: Spread,
+    /// How far the median of the simulation is off, 0 to 1: above 0 when it is more.
+    pub over_off: f64,
+}
+
+impl Validation {
+    /// How both came out; absent when a side says nothing.
+    pub fn beside(&self) -> Option<Beside> {
+        let hours = self.replicas.replica_seconds(0.0, self.rates.len() as f64) / 3600.0;
+        let simulated_hours = Spread::of(self.simulated.iter().map(simulated::Run::replica_hours))?;
+        let over = Ended::sum(&self.seconds).over_share();
+        let simulated_over = Spread::of(self.simulated.iter().map(|run| run.over_share))?;
+        Some(Beside {
+            hours,
+            simulated_hours,
+            hours_off: ratio(simulated_hours.median, hours)? - 1.0,
+            over,
+            simulated_over,
+            over_off: simulated_over.median - over,
+        })
+    }
+}
+
+/// A trace's name and its load in each second.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// What it is called.
+    pub name: String,
+    /// Requests a second, one for each second.
+    pub rates: Vec<f64>,
+}
+
+impl Load {
+    /// Of a trace; with `quick`, the same curve within two minutes.
+    pub fn of(name: &str, trace: Trace, quick: bool) -> Self {
+        let trace = if quick { trace.compressed(Duration::from_mins(2)) } else { trace };
+        let seconds = trace.duration().as_secs_f64().ceil() as u32;
+        Self { name: name.to_owned(), rates: (0..seconds).map(|second| trace.mean(second)).collect() }
+    }
+
+    fn trace(&self) -> Result<Trace> {
+        let lines: Vec<String> =
+            self.rates.iter().enumerate().map(|(second, rate)| format!("{second},{rate}\n")).collect();
+        Trace::parse(&lines.concat())
+    }
+}
+
+/// Measures the service, replays the trace on the cluster, and then in the simulation.
+///
+/// # Errors
+/// When the service or the trace cannot be measured.
+pub async fn measure(stage: &Stage, load: Load, quick: bool) -> Result<Validation> {
+    let seconds = if quick { CALIBRATION_SECONDS.1 } else { CALIBRATION_SECONDS.0 };
+    step("Apply the ApiDeployment, for its pods' template", stage.scale_by_plimsoll()).await?;
+    let template = stage.template().await?;
+    step("Remove it", stage.remove_scaled()).await?;
+    let calibration =
+        step("Measure the service on one pod", calibrate::measure(stage, &template, seconds)).await?;
+    step("Remove the pods", stage.remove_plain()).await?;
+    // With nothing learned yet, as the simulation begins.
+    step("Apply the ApiDeployment anew", stage.scale_by_plimsoll()).await?;
+    let watch = Watch::start(stage.api::<Deployment>(), SCALED).await?;
+    let address = stage.address(SCALED).await?;
+    let sent = load::send(&address, load.trace()?, Connections::OneEach, 1);
+    let felt = step(format!("Replay {} on the cluster", load.name), sent).await?;
+    let replicas = watch.since(felt.summary.started);
+    step("Remove it", stage.remove_scaled()).await?;
+    let (fitted, rates) = (calibration.clone(), load.rates.clone());
+    let (fit, simulated) = tokio::task::spawn_blocking(move || {
+        let fit = simulated::fit(&fitted);
+        (fit, simulated::replay(&fitted, fit, &rates, &SEEDS))
+    })
+    .await?;
+    Ok(Validation {
+        trace: load.name,
+        rates: load.rates,
+        calibration,
+        fit,
+        replicas,
+        seconds: felt.ended(),
+        generator_late_p99_ms: felt.summary.late_p99_ms,
+        simulated,
+    })
+}
+
+#[cfg(test)]
+pub mod testing {
+    //! Validations for tests.
+
+    use super::*;
+    use crate::bench::cluster::replicas::Change;
+
+    /// Ten minutes with `cluster` replicas and so many of a thousand requests over; in the simulation as given, by seed.
+    pub fn validation(cluster: u32, over: u64, simulated: &[(u32, f64)]) -> Validation {
+        let runs = simulated.iter().zip(1..).map(|(&(replicas, over_share), seed)| simulated::Run {
+            seed,
+            over_share,
+            wanted: vec![replicas; 600],
+            ready: vec![replicas; 600],
+        });
+        Validation {
+            trace: "trace".into(),
+            rates: vec![50.0; 600],
+            calibration: simulated::testing::calibration(&[(10.0, 0.0), (60.0, 0.4)]),
+            fit: Fit { cv: 0.2, queue_limit: 8, off: 0.012 },
+            replicas: Replicas(vec![Change { second: -1.0, wanted: cluster, ready: cluster }]),
+            seconds: vec![Ended { offered: 1000, all: 1000, over, unserved: 0 }; 600],
+            generator_late_p99_ms: 0.4,
+            simulated: runs.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_seed_is_held_against_the_cluster() {
+        let beside = testing::validation(5, 20, &[(5, 0.01), (6, 0.05), (4, 0.03)]).beside().unwrap();
+        assert!((beside.hours - 5.0 / 6.0).abs() < 1e-9);
+        assert!(beside.hours_off.abs() < 1e-9, "{beside:?}");
+        assert!((beside.over - 0.02).abs() < 1e-9 && (beside.over_off - 0.01).abs() < 1e-9);
+        let less = testing::validation(5, 20, &[(4, 0.0)]).beside().unwrap();
+        assert!((less.hours_off + 0.2).abs() < 1e-9 && (less.over_off + 0.02).abs() < 1e-9);
+        assert_eq!(testing::validation(5, 20, &[]).beside(), None);
+    }
+
+    #[test]
+    fn a_load_is_sent_as_it_is_simulated() {
+        let trace = Trace::parse("0,10\n2,20\n4,5\n").unwrap();
+        let load = Load::of("t", trace, false);
+        assert_eq!(load.rates.len(), 6);
+        let again = load.trace().unwrap();
+        assert_eq!(again.duration().as_secs(), 6);
+        assert!((0..6).all(|second| (again.mean(second) - load.rates[second as usize]).abs() < 1e-9));
+        assert_eq!(Load::of("t", again, true).rates.len(), 120);
+    }
+}
