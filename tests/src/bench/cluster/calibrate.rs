@@ -74,18 +74,17 @@ pub async fn measure(stage: &Stage, template: &Value, seconds: u32) -> Result<Ca
     let mut points = Vec::new();
     for rate in RATES {
         let before = scrape::read(pod).await?;
-        let began = Instant::now();
         let trace = load::constant(rate, SETTLING_SECONDS + seconds)?;
         let felt = load::send(&address, trace, Connections::OneEach, 1).await?;
-        let took = began.elapsed().as_secs_f64();
+        let length = f64::from(SETTLING_SECONDS + seconds);
         let after = scrape::read(pod).await?;
         let cpu = after.sum("process_cpu_seconds_total") - before.sum("process_cpu_seconds_total");
         let ended = Ended::sum(felt.ended().iter().skip(SETTLING_SECONDS as usize));
-        let offered_per_second = felt.summary.offered as f64 / took;
+        let offered_per_second = felt.summary.offered as f64 / length;
         let point = Point {
             rate,
             offered_per_second,
-            cores: cpu / took,
+            cores: cpu / length,
             ended,
             p50_ms: felt.summary.p50_ms,
             p99_ms: felt.summary.p99_ms,

@@ -106,7 +106,7 @@ pub fn fit(calibration: &Calibration) -> Fit {
         CVS.iter().flat_map(|&cv| QUEUES.iter().map(move |&queue| (cv, queue))).collect();
     let fits = parallel(&candidates, |&(cv, queue_limit)| {
         let squares = calibration.points.iter().map(|point| {
-            let rates = vec![point.rate; FIT_SECONDS];
+            let rates = vec![point.offered_per_second; FIT_SECONDS];
             let one = Scenario {
                 replicas_initial: 1,
                 replicas_max: 1,
