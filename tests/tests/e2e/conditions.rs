@@ -118,7 +118,8 @@ fn refuses_what_cannot_work_and_says_what_to_write() {
             (schedules(&[("a", "08:00", "18:00", "+02:00")]), "write timeZone as the IANA database names it"),
             (
                 schedules(&[("a", "08:00", "18:00", "UTC"), ("a", "19:00", "20:00", "UTC")]),
-                "spec.scaling.schedules[1]",
+                // The API server's own words: the list is a map by name.
+                ".spec.scaling.schedules: duplicate entries for key [name=\"a\"]",
             ),
             (
                 json!({ "latency": { "p99": "1s" }, "replicas": { "min": 5, "max": 2 } }),
