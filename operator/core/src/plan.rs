@@ -186,8 +186,8 @@ pub enum Reason {
     /// Too many requests were slow, but the replicas that run have carried this load before: a backlog drains, connections
     /// move, or caches warm.
     HoldingEnoughReplicas,
-    /// Too many requests were slow, but replicas that are ready get little of the load yet: clients keep their connections
-    /// to others. More replicas would get none.
+    /// More replicas are needed by their number, but some that are ready get little of the load yet: clients keep their
+    /// connections to others. More would get none.
     LoadUneven,
     /// Adding replicas did not help; the database, the cache or something else they share is the bottleneck.
     DependencyBound,

@@ -170,7 +170,7 @@ fn explain(situation: &Situation<'_>, decided: &engine::Decision) -> String {
     // Writing to a String cannot fail.
     let _ = write!(
         text,
-        ", {} expected and at most {} within {:.0} s; one carries {} ({} to {})",
+        ", {} to {} expected within {:.0} s; one carries {} ({} to {})",
         rate(outlook.expected_per_second),
         rate(outlook.p95_per_second),
         outlook.horizon_seconds,
