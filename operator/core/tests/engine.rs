@@ -272,6 +272,15 @@ fn a_clock_that_jumps_is_survived() {
 }
 
 #[test]
+fn what_was_learned_of_one_target_is_not_told_of_another() {
+    let mut world = World::new(8);
+    world.run(60, 320.0, late);
+    assert!(world.engine.learned(&world.settings).is_some());
+    let other = Settings { targets: vec![Target::latency(0.99, Duration::from_millis(100))], ..settings() };
+    assert_eq!(world.engine.learned(&other), None);
+}
+
+#[test]
 fn the_record_is_stable() {
     let mut world = World::new(8);
     let decision = world.run(60, 320.0, late);

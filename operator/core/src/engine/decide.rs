@@ -182,8 +182,11 @@ impl Engine {
         }
     }
 
-    /// What an engine after this one may take over. None before anything was learned.
+    /// What an engine after this one may take over. None before anything was learned of these targets.
     pub fn learned(&self, settings: &Settings) -> Option<Learned> {
+        if self.targets != settings.targets {
+            return None;
+        }
         let (capacities, typical_seconds) = self.belief.learned(settings)?;
         let startup_seconds = self.startup.known_seconds();
         Some(Learned { template: self.template?, capacities, startup_seconds, typical_seconds })
