@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// The checkout.
+/// The checkout. Cargo names it to what it runs; what it was built in comes second, for a target folder that several
+/// checkouts share holds the one that built last.
 pub fn project() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().unwrap_or(tests).to_path_buf()
+    let tests = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    tests.parent().map_or_else(|| tests.clone(), Path::to_path_buf)
 }
 
 /// Results of cargo, outside of the checkout when `CARGO_TARGET_DIR` says so.
