@@ -72,6 +72,15 @@ pub struct ApiDeploymentSpec {
     /// The promise. At least one target is required.
     pub latency: Latency,
 
+    /// A second promise: the share of requests that may end with an error of the server (a status from 500 on), as a
+    /// percentage such as `0.1%`. The histogram must tell the status in a label `status`,
+    /// `code`, `status_code` or `http_response_status_code`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]+([.][0-9]+)?%$') && double(self.replace('%', '')) >= 0.001 && double(self.replace('%', '')) <= 50.0")
+        .message("write a percentage from 0.001% to 50%, such as 0.1%"))]
+    #[schemars(length(max = 16))]
+    pub error_rate: Option<String>,
+
     /// How many replicas the operator may run.
     #[serde(default)]
     pub replicas: Replicas,

@@ -94,6 +94,8 @@ pub mod reason {
     pub const SCRAPE_FAILED: &str = "ScrapeFailed";
     /// The replicas answer, but not with the histogram that `spec.metrics` names.
     pub const HISTOGRAM_MISSING: &str = "HistogramMissing";
+    /// Latency was read, but the histogram does not tell errors, which `spec.errorRate` is about.
+    pub const ERRORS_MISSING: &str = "ErrorsMissing";
     /// The managed cache does not answer; reads go to the database.
     pub const CACHE_UNAVAILABLE: &str = "CacheUnavailable";
 }

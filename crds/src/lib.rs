@@ -17,7 +17,10 @@ pub use app::{
 };
 pub use condition::{ConditionType, reason};
 pub use percentile::Percentile;
-pub use quantity::{DurationError, QuantityError, parse_duration, quantity_bytes, quantity_value};
+pub use quantity::{
+    DurationError, PercentageError, QuantityError, parse_duration, parse_percentage, quantity_bytes,
+    quantity_value,
+};
 pub use scaling::{Day, Mode, Pause, Pauses, Rate, Scaling, Schedule};
 pub use status::{
     ApiDeploymentStatus, CacheStatus, LastDecision, LatencyStatus, LearnedCapacityStatus, LearnedStatus,

@@ -18,6 +18,24 @@ pub struct QuantityError {
     text: String,
 }
 
+/// A share that is not of the form `0.1%`.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{text:?} is not a percentage above 0%; write one such as 0.1%")]
+pub struct PercentageError {
+    text: String,
+}
+
+/// Reads `0.1%` as a share of one, the form that the schema admits.
+///
+/// # Errors
+/// [`PercentageError`] for any other text, for zero and for more than 100%.
+pub fn parse_percentage(text: &str) -> Result<f64, PercentageError> {
+    let error = || PercentageError { text: text.to_owned() };
+    let number = text.strip_suffix('%').filter(|number| number.starts_with(|c: char| c.is_ascii_digit()));
+    let percent = number.and_then(|number| number.parse::<f64>().ok()).ok_or_else(error)?;
+    if percent > 0.0 && percent <= 100.0 { Ok(percent / 100.0) } else { Err(error()) }
+}
+
 /// Reads `100ms` or `1.5s`, the forms that the schema admits.
 ///
 /// # Errors
@@ -99,6 +117,15 @@ mod tests {
     }
 
     #[test]
+    fn reads_percentages_of_the_schema() {
+        assert_eq!(parse_percentage("0.5%"), Ok(0.005));
+        assert_eq!(parse_percentage("100%"), Ok(1.0));
+        for text in ["", "%", "1", "-1%", "0%", "101%", ".5%", "nan%", "inf%", "1 %", "one%"] {
+            assert!(parse_percentage(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn reads_quantities_of_cpu() {
         let value = |text: &str| quantity_value(&Quantity(text.into())).ok();
         assert_eq!(
@@ -124,6 +151,7 @@ mod tests {
         #[test]
         fn never_panics(text in "\\PC{0,20}") {
             let _ = parse_duration(&text);
+            let _ = parse_percentage(&text);
             let _ = quantity_bytes(&Quantity(text));
         }
 

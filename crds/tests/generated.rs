@@ -57,7 +57,7 @@ fn holds(read: &Value, written: &Value) -> bool {
 #[test]
 fn the_documents_show_fields_that_are_there() {
     let examples = examples(include_str!("../../docs/scaling.md"));
-    assert_eq!(examples.len(), 2);
+    assert_eq!(examples.len(), 3);
     for example in examples {
         let mut whole = serde_json::json!({ "latency": {} });
         whole.as_object_mut().unwrap().extend(example.as_object().unwrap().clone());

@@ -146,6 +146,11 @@ impl Snapshot {
         }
     }
 
+    /// Whether it says how many requests ended with an error. One that has counted no request yet cannot say otherwise.
+    pub fn tells_errors(&self) -> bool {
+        self.failed.is_some() || (self.buckets.is_empty() && self.overflow == 0.0)
+    }
+
     /// What happened between `earlier` and this reading of the same pod. A count that is lower than before means that
     /// the process has restarted; then everything it has counted since is new.
     pub fn since(&self, earlier: &Self) -> Delta {

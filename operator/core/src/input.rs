@@ -9,10 +9,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, DatabaseKind, Percentile, parse_duration};
+use plimsoll_crds::{
+    ApiDeployment, ApiDeploymentSpec, DatabaseKind, Percentile, parse_duration, parse_percentage,
+};
 
-use crate::engine::Pod;
-use crate::histogram::Rejection;
+use crate::engine::{Answer, Pod, Target};
+use crate::histogram::{Rejection, Snapshot};
 use crate::memory::{Failure, Memory};
 
 /// What one decision is made from.
@@ -109,6 +111,11 @@ impl Scrape {
         self.pods.iter().filter(|pod| pod.ready_at.is_some())
     }
 
+    /// What was read of Ready pods and can be used.
+    pub fn readings(&self) -> impl Iterator<Item = &Snapshot> {
+        self.ready().filter_map(|pod| pod.sample.as_ref()?.reading.as_ref().ok())
+    }
+
     /// Why the answers of Ready pods are not used, one for each.
     pub fn rejections(&self) -> impl Iterator<Item = Rejection> {
         self.ready().filter_map(|pod| match &pod.sample {
@@ -118,20 +125,21 @@ impl Scrape {
     }
 }
 
-/// The promise, read into numbers: each percentile that has a target, with the time within which its share of requests is
-/// answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The promise, read into numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Targets {
-    /// In the order of [`Percentile::ALL`].
+    /// The time within which a percentile's share of requests is answered, in the order of [`Percentile::ALL`].
     latencies: [Option<Duration>; Percentile::ALL.len()],
+    /// Share of requests that may end with an error of the server.
+    errors: Option<f64>,
 }
 
 impl Targets {
     /// Reads the targets of a spec.
     ///
     /// # Errors
-    /// What to write instead, when a target cannot be read or none is set. The schema refuses both; an object stored
-    /// under an older schema may still have them.
+    /// What to write instead, when a target cannot be read or no latency is promised. The schema refuses both; an object
+    /// stored under an older schema may still have them.
     pub fn of(spec: &ApiDeploymentSpec) -> Result<Self, String> {
         let mut latencies = [None; Percentile::ALL.len()];
         for (percentile, text) in spec.latency.each() {
@@ -142,15 +150,28 @@ impl Targets {
         if latencies.iter().all(Option::is_none) {
             return Err("spec.latency: write at least one target, such as p99: 250ms".into());
         }
-        Ok(Self { latencies })
+        let errors = spec.error_rate.as_deref().map(parse_percentage).transpose();
+        Ok(Self { latencies, errors: errors.map_err(|error| format!("spec.errorRate: {error}"))? })
     }
 
-    /// The targets that are set, the lowest percentile first: its name, the time, and the share of requests that may exceed
-    /// it.
-    pub fn each(self) -> impl Iterator<Item = (&'static str, Duration, f64)> {
-        Percentile::ALL.into_iter().zip(self.latencies).filter_map(|(percentile, latency)| {
-            latency.map(|latency| (percentile.as_str(), latency, percentile.budget()))
-        })
+    /// The percentiles that have a target, the lowest first, and the time within which their share of requests is answered.
+    pub fn latencies(self) -> impl Iterator<Item = (Percentile, Duration)> {
+        let all = Percentile::ALL.into_iter().zip(self.latencies);
+        all.filter_map(|(percentile, latency)| Some((percentile, latency?)))
+    }
+
+    /// Whether errors are limited too.
+    pub const fn limits_errors(self) -> bool {
+        self.errors.is_some()
+    }
+
+    /// All targets as the engine has them, each with its name: the latencies, the lowest percentile first, and the errors.
+    pub fn each(self) -> impl Iterator<Item = (&'static str, Target)> {
+        let latency = |(percentile, latency): (Percentile, Duration)| {
+            (percentile.as_str(), Target::latency(1.0 - percentile.budget(), latency))
+        };
+        let errors = |share: f64| ("errors", Target { quantile: 1.0 - share, answer: Answer::WithoutError });
+        self.latencies().map(latency).chain(self.errors.map(errors))
     }
 }
 

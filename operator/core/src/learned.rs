@@ -15,9 +15,9 @@ pub(crate) fn to_status(
     targets: Targets,
 ) -> LearnedStatus {
     let capacity = |known: &LearnedCapacity| {
-        let (name, ..) = targets.each().find(|target| target_of(target) == known.target)?;
+        let (name, target) = targets.each().find(|(_, target)| *target == known.target)?;
         Some(LearnedCapacityStatus {
-            target: named(name, known.target),
+            target: named(name, target),
             requests_per_second: three_digits(known.per_second),
             uncertainty_percent: (known.spread * 100.0).clamp(1.0, 999.0).round() as i32,
         })
@@ -39,9 +39,9 @@ pub(crate) fn from_status(status: &LearnedStatus, targets: Targets) -> Option<Le
     let seconds = |text: &str| Some(parse_duration(text).ok()?.as_secs_f64());
     let capacity = |known: &LearnedCapacityStatus| {
         let mut each = targets.each();
-        let target = each.find(|target| named(target.0, target_of(target)) == known.target)?;
+        let (_, target) = each.find(|&(name, target)| named(name, target) == known.target)?;
         Some(LearnedCapacity {
-            target: target_of(&target),
+            target,
             per_second: known.requests_per_second.parse().ok()?,
             spread: f64::from(known.uncertainty_percent) / 100.0,
         })
@@ -54,15 +54,11 @@ pub(crate) fn from_status(status: &LearnedStatus, targets: Targets) -> Option<Le
     })
 }
 
-/// A target of the spec as the engine has it.
-pub(crate) fn target_of(&(_, latency, budget): &(&str, std::time::Duration, f64)) -> Target {
-    Target::latency(1.0 - budget, latency)
-}
-
+/// A target in one word, such as `p99<250ms` or `errors<0.1%`.
 fn named(name: &str, target: Target) -> String {
     match target.latency_seconds() {
         Some(seconds) => format!("{name}<{}ms", seconds * 1000.0),
-        None => name.to_owned(),
+        None => format!("{name}<{}%", three_digits(target.budget() * 100.0)),
     }
 }
 
@@ -98,18 +94,18 @@ fn three_digits(number: f64) -> String {
 mod tests {
     use super::*;
 
-    fn targets_of(latency: &serde_json::Value) -> Targets {
-        Targets::of(&serde_json::from_value(serde_json::json!({ "latency": latency })).unwrap()).unwrap()
+    fn targets_of(spec: serde_json::Value) -> Targets {
+        Targets::of(&serde_json::from_value(spec).unwrap()).unwrap()
     }
 
     fn targets() -> Targets {
-        targets_of(&serde_json::json!({ "p95": "100ms", "p99": "250ms" }))
+        targets_of(serde_json::json!({ "latency": { "p95": "100ms", "p99": "250ms" }, "errorRate": "0.1%" }))
     }
 
     fn learned(per_second: f64) -> Learned {
         let capacities = targets()
             .each()
-            .map(|target| LearnedCapacity { target: target_of(&target), per_second, spread: 0.05 })
+            .map(|(_, target)| LearnedCapacity { target, per_second, spread: 0.05 })
             .collect();
         Learned { template: 7, capacities, startup_seconds: Some(3.21), typical_seconds: 0.000_42 }
     }
@@ -117,7 +113,8 @@ mod tests {
     #[test]
     fn what_is_kept_comes_back() {
         let status = to_status(None, &learned(57.34), targets());
-        assert_eq!(status.capacities[1].target, "p99<250ms");
+        let told = status.capacities.iter().map(|known| known.target.as_str()).collect::<Vec<_>>();
+        assert_eq!(told, ["p95<100ms", "p99<250ms", "errors<0.100%"]);
         let back = from_status(&status, targets()).unwrap();
         assert_eq!(back, Learned { startup_seconds: Some(3.2), ..learned(57.3) });
     }
@@ -134,7 +131,7 @@ mod tests {
     #[test]
     fn another_promise_takes_nothing_over() {
         let status = to_status(None, &learned(57.0), targets());
-        let other = targets_of(&serde_json::json!({ "p99": "300ms" }));
+        let other = targets_of(serde_json::json!({ "latency": { "p99": "300ms" }, "errorRate": "1%" }));
         assert_eq!(from_status(&status, other).unwrap().capacities, []);
         let broken = LearnedStatus { typical: "soon".into(), ..status };
         assert_eq!(from_status(&broken, targets()), None);

@@ -173,6 +173,8 @@ pub enum Reason {
     Initial,
     /// Too many requests were slower than a target, or were refused.
     LatencyOverTarget,
+    /// Too many requests ended with an error, or were refused.
+    ErrorsOverTarget,
     /// The load to come is more than the replicas are expected to carry within the targets.
     LoadNearCapacity,
     /// Fewer replicas would carry the load.
@@ -191,7 +193,7 @@ pub enum Reason {
     LoadUneven,
     /// Adding replicas did not help; the database, the cache or something else they share is the bottleneck.
     DependencyBound,
-    /// Requests are slower than a target without any load, so that no number of replicas meets it.
+    /// Requests miss a target without any load, so that no number of replicas meets it.
     TargetUnmeetable,
     /// Too few pods could be read; no data is not low load.
     MetricsUnavailable,
@@ -225,9 +227,10 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Initial,
         Self::LatencyOverTarget,
+        Self::ErrorsOverTarget,
         Self::LoadNearCapacity,
         Self::LoadBelowCapacity,
         Self::HoldingWithinTarget,
@@ -258,6 +261,7 @@ impl Reason {
         match self {
             Self::Initial => "Initial",
             Self::LatencyOverTarget => "LatencyOverTarget",
+            Self::ErrorsOverTarget => "ErrorsOverTarget",
             Self::LoadNearCapacity => "LoadNearCapacity",
             Self::LoadBelowCapacity => "LoadBelowCapacity",
             Self::HoldingWithinTarget => "HoldingWithinTarget",
@@ -420,6 +424,8 @@ pub enum Limit {
 pub enum MetricsState {
     /// From at least half of the ready pods.
     Scraped,
+    /// Likewise, but errors, which are limited, are not told.
+    ErrorsMissing,
     /// There is no ready pod.
     NoReadyPods,
     /// The pods answer without the histogram.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::engine::{self, Bound, Rule};
+use crate::histogram::Snapshot;
 use crate::input::{Bounds, Scrape};
 use crate::plan::{Limit, MetricsState, Reason};
 use crate::policy::Hand;
@@ -32,7 +33,7 @@ pub(crate) fn judge(situation: &Situation<'_>, decided: &engine::Decision) -> Ve
     if let Some(verdict) = by_spec(situation.bounds, current) {
         return verdict;
     }
-    match metrics_state(situation.scrape, situation.ready) {
+    match metrics_state(situation.scrape, situation.ready, false) {
         MetricsState::NoReadyPods => {
             return hold(current, Reason::PodsStarting, format!("none of {current} replicas is ready yet"));
         }
@@ -41,7 +42,7 @@ pub(crate) fn judge(situation: &Situation<'_>, decided: &engine::Decision) -> Ve
             return hold(current, Reason::MetricsUnavailable, message);
         }
         MetricsState::Failed(text) => return hold(current, Reason::MetricsUnavailable, text),
-        MetricsState::Scraped => {}
+        MetricsState::Scraped | MetricsState::ErrorsMissing => {}
     }
     let limit = limit(situation.bounds, decided);
     Verdict {
@@ -80,8 +81,9 @@ pub(crate) fn by_spec(bounds: Bounds, current: i32) -> Option<Verdict> {
 pub(crate) const EMBEDDED_DATABASE: &str = "SQLite inside the pod cannot be shared, so one replica runs; for more, \
      point spec.database.external.urlFrom.secretKeyRef at a Secret with the URL of a PostgreSQL";
 
-/// Whether enough ready pods could be read. `ready` is what the Deployment says: a pod that is not known yet could not.
-pub(crate) fn metrics_state(scrape: &Scrape, ready: i32) -> MetricsState {
+/// Whether enough ready pods could be read, and, where errors matter, whether they tell them. `ready` is what the
+/// Deployment says: a pod that is not known yet could not be read.
+pub(crate) fn metrics_state(scrape: &Scrape, ready: i32, of_errors: bool) -> MetricsState {
     let known = scrape.ready().count();
     if known == 0 {
         return MetricsState::NoReadyPods;
@@ -90,7 +92,8 @@ pub(crate) fn metrics_state(scrape: &Scrape, ready: i32) -> MetricsState {
     let rejections = scrape.rejections().collect::<Vec<_>>();
     let read = known - rejections.len();
     if read * 2 >= ready && read > 0 {
-        return MetricsState::Scraped;
+        let told = !of_errors || scrape.readings().any(Snapshot::tells_errors);
+        return if told { MetricsState::Scraped } else { MetricsState::ErrorsMissing };
     }
     if rejections.len() == known
         && rejections.iter().all(|rejection| *rejection == crate::histogram::Rejection::HistogramMissing)
@@ -136,6 +139,9 @@ fn reason(situation: &Situation<'_>, decided: &engine::Decision, limit: Option<L
         return Reason::DependencyBound;
     }
     match decided.to.cmp(&decided.from) {
+        std::cmp::Ordering::Greater if decided.violated && of_errors(decided) => {
+            return Reason::ErrorsOverTarget;
+        }
         std::cmp::Ordering::Greater if decided.violated => return Reason::LatencyOverTarget,
         std::cmp::Ordering::Greater => return Reason::LoadNearCapacity,
         std::cmp::Ordering::Less => return Reason::LoadBelowCapacity,
@@ -154,6 +160,11 @@ fn reason(situation: &Situation<'_>, decided: &engine::Decision, limit: Option<L
         Rule::Cooldown => Reason::CoolingDown,
         Rule::Load | Rule::Steady | Rule::DependencyBound => Reason::HoldingWithinTarget,
     }
+}
+
+/// Whether the target that binds is about errors.
+fn of_errors(decided: &engine::Decision) -> bool {
+    decided.capacity.is_some_and(|capacity| capacity.target.within_seconds.is_none())
 }
 
 /// The numbers behind a decision, in words.
@@ -179,7 +190,8 @@ fn explain(situation: &Situation<'_>, decided: &engine::Decision) -> String {
         rate(capacity.high_per_second),
     );
     if decided.violated {
-        text.push_str("; more were slow than the target allows");
+        let missed = if of_errors(decided) { "failed" } else { "were slow" };
+        let _ = write!(text, "; more {missed} than the target allows");
     }
     if capacity.unmeetable {
         text.push_str("; requests miss the target without any load");

@@ -188,6 +188,11 @@ impl Conditions<'_> {
                     "latency is read from the replicas",
                 );
             }
+            Some(MetricsState::ErrorsMissing) => {
+                let message = "latency is read from the replicas, errors are not: give the histogram a label status or \
+                               code, or remove spec.errorRate";
+                self.set(ConditionType::MetricsAvailable, "False", reason::ERRORS_MISSING, message);
+            }
             Some(MetricsState::NoReadyPods) => {
                 let message = "no replica is ready, so there is nothing to read";
                 self.set(ConditionType::MetricsAvailable, "Unknown", reason::NO_READY_PODS, message);
@@ -280,8 +285,8 @@ impl Conditions<'_> {
                 self.set(ConditionType::ScalingLimited, "True", reason::DEPENDENCY_BOUND, message);
             }
             Some(Limit::TargetUnmeetable) => {
-                let message = "requests miss spec.latency without any load, so no number of replicas meets it: raise \
-                               the target, or make the API faster";
+                let message = "requests miss spec.latency, or fail more often than spec.errorRate, without any load, so no \
+                               number of replicas helps: raise the target, or mend the API";
                 self.set(ConditionType::ScalingLimited, "True", reason::TARGET_UNMEETABLE, message);
             }
             Some(Limit::Min(min)) => {
@@ -340,7 +345,8 @@ fn latency(app: &ApiDeployment, findings: &Findings) -> LatencyStatus {
     let [p95, p99] = findings.latency_seconds.map(|seconds| seconds.map(two_digits));
     let targets =
         app.spec.latency.each().map(|(percentile, target)| format!("{}<{target}", percentile.as_str()));
-    LatencyStatus { p95, p99, target: Some(targets.collect::<Vec<_>>().join(" ")) }
+    let errors = app.spec.error_rate.as_ref().map(|rate| format!("errors<{rate}"));
+    LatencyStatus { p95, p99, target: Some(targets.chain(errors).collect::<Vec<_>>().join(" ")) }
 }
 
 fn learned(app: &ApiDeployment, before: Option<LearnedStatus>, findings: &Findings) -> Option<LearnedStatus> {

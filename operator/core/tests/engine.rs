@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use plimsoll_core::engine::{
-    Decision, Engine, Observation, Pod, Rule, Sample, Settings, Target, VIOLATION_PRICE_DEFAULT,
+    Answer, Decision, Engine, Observation, Pod, Rule, Sample, Settings, Target, VIOLATION_PRICE_DEFAULT,
 };
 use plimsoll_core::histogram::{Rejection, Snapshot};
 use proptest::prelude::*;
@@ -32,6 +32,8 @@ struct World {
     replicas: u32,
     /// Requests per bucket that each pod has counted, the overflow last.
     counts: [f64; 9],
+    /// Of them, those that ended with an error.
+    failed: f64,
     in_flight: f64,
 }
 
@@ -43,6 +45,7 @@ impl World {
             round: 0,
             replicas,
             counts: [0.0; 9],
+            failed: 0.0,
             in_flight: 0.0,
         }
     }
@@ -71,7 +74,7 @@ impl World {
                 (edge, up_to)
             })
             .collect();
-        Snapshot::new(cumulative, Some(self.in_flight), Some(0.0))
+        Snapshot::new(cumulative, Some(self.in_flight), Some(0.0))?.with_failed(self.failed)
     }
 
     fn observation(&self) -> Observation {
@@ -107,6 +110,34 @@ impl World {
         }
         last.unwrap()
     }
+}
+
+/// A world with a second promise: one request in a hundred may fail. None is late, and this share of them fails.
+fn failing(rounds: usize, per_second: f64, failed_share: impl Fn(f64) -> f64) -> (World, Decision) {
+    let mut world = World::new(3);
+    world.settings.targets.push(Target { quantile: 0.99, answer: Answer::WithoutError });
+    let mut decision = None;
+    for _ in 0..rounds {
+        let per_pod = per_second / f64::from(world.replicas);
+        world.failed += (per_pod * PERIOD_SECONDS as f64 * failed_share(per_pod)).round();
+        decision = Some(world.run(1, per_second, |_| 0.0));
+    }
+    (world, decision.unwrap())
+}
+
+#[test]
+fn errors_that_come_with_load_are_answered_with_replicas() {
+    let (world, decision) = failing(240, 300.0, late);
+    // 50 requests a second of each pod would be 6.
+    assert!((6..=9).contains(&world.replicas), "{decision:?}");
+    assert_eq!(decision.capacity.unwrap().target.within_seconds, None, "{decision:?}");
+}
+
+#[test]
+fn errors_at_any_load_add_no_replicas() {
+    let (world, decision) = failing(240, 300.0, |_| 0.05);
+    assert!(world.replicas < 8, "{decision:?}");
+    assert!(decision.capacity.unwrap().unmeetable, "{decision:?}");
 }
 
 /// Late requests of a pod that carries 50 requests a second.

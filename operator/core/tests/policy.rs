@@ -9,7 +9,7 @@ use common::{World, app, settings};
 use jiff::tz::TimeZoneDatabase;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use plimsoll_core::build;
-use plimsoll_core::engine::VIOLATION_PRICE_DEFAULT;
+use plimsoll_core::engine::{Answer, Target, VIOLATION_PRICE_DEFAULT};
 use plimsoll_core::input::Targets;
 use plimsoll_core::policy::{Hand, ReplicaChange, Ruling, ScalingPolicy};
 use proptest::prelude::*;
@@ -343,17 +343,27 @@ fn each_percentile_may_be_a_target() {
     assert_eq!(
         targets.each().collect::<Vec<_>>(),
         [
-            ("p50", ms(20), 0.5),
-            ("p90", ms(80), 0.1),
-            ("p95", ms(100), 0.05),
-            ("p99", ms(250), 0.01),
-            ("p999", ms(1000), 0.001)
+            ("p50", Target::latency(1.0 - 0.5, ms(20))),
+            ("p90", Target::latency(1.0 - 0.1, ms(80))),
+            ("p95", Target::latency(1.0 - 0.05, ms(100))),
+            ("p99", Target::latency(1.0 - 0.01, ms(250))),
+            ("p999", Target::latency(1.0 - 0.001, ms(1000)))
         ]
     );
     let median = Targets::of(&app(&json!({ "latency": { "p50": "20ms" } })).spec).unwrap();
-    assert_eq!(median.each().collect::<Vec<_>>(), [("p50", ms(20), 0.5)]);
+    assert_eq!(median.each().collect::<Vec<_>>(), [("p50", Target::latency(0.5, ms(20)))]);
     let wrong = Targets::of(&app(&json!({ "latency": { "p999": "fast" } })).spec).unwrap_err();
     assert!(wrong.starts_with("spec.latency.p999: "), "{wrong}");
+}
+
+#[test]
+fn errors_may_be_limited_beside_a_latency() {
+    let spec = |rate: &str| app(&json!({ "latency": { "p99": "250ms" }, "errorRate": rate })).spec;
+    let targets = Targets::of(&spec("0.5%")).unwrap();
+    let errors = Target { quantile: 1.0 - 0.005, answer: Answer::WithoutError };
+    assert_eq!(targets.each().last(), Some(("errors", errors)));
+    let wrong = Targets::of(&spec("few")).unwrap_err();
+    assert!(wrong.starts_with("spec.errorRate: "), "{wrong}");
 }
 
 #[test]

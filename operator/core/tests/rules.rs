@@ -400,7 +400,10 @@ proptest! {
                 }
                 if after > before {
                     // What the spec raised, the spec may lower.
-                    let by_load = matches!(reason, Reason::LatencyOverTarget | Reason::LoadNearCapacity);
+                    let by_load = matches!(
+                        reason,
+                        Reason::LatencyOverTarget | Reason::ErrorsOverTarget | Reason::LoadNearCapacity
+                    );
                     raised_at = by_load.then_some(now);
                 }
             }

@@ -67,8 +67,10 @@ fn parse(text: &str) -> Result<Manifest> {
     }
     let bounds = Bounds::of(spec);
     let mut targets: Vec<_> = targets
-        .each()
-        .map(|(name, latency, budget)| (name, Target { quantile: 1.0 - budget, latency }))
+        .latencies()
+        .map(|(percentile, latency)| {
+            (percentile.as_str(), Target { quantile: 1.0 - percentile.budget(), latency })
+        })
         .collect();
     targets.sort_by(|a, b| b.1.quantile.total_cmp(&a.1.quantile));
     let cpu = |quantities: Option<&std::collections::BTreeMap<String, _>>, field: &str| {

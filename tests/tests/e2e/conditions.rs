@@ -36,6 +36,7 @@ fn takes_every_hand_on_scaling_and_stores_its_defaults() {
     world::run("hands", async |world| {
         let full = json!({
             "latency": { "p50": "20ms", "p90": "20ms", "p95": "0.1s", "p99": "250ms", "p999": "1s" },
+            "errorRate": "0.05%",
             "scaling": {
                 "pause": { "up": { "until": "2030-12-01T18:00:00+01:00", "reason": "a migration" } },
                 "schedules": [{ "name": "night", "from": "22:00", "to": "24:00", "replicas": 3, "rampSeconds": 900 }],
@@ -82,6 +83,10 @@ fn takes_resources_that_are_written_in_different_units() {
     });
 }
 
+fn errors(rate: &str) -> Value {
+    json!({ "latency": { "p99": "1s" }, "errorRate": rate })
+}
+
 #[test]
 fn refuses_what_cannot_work_and_says_what_to_write() {
     world::run("refusals", async |world| {
@@ -95,6 +100,9 @@ fn refuses_what_cannot_work_and_says_what_to_write() {
                 json!({ "latency": { "p50": "2s", "p999": "1s" } }),
                 "raise the target of the higher percentile",
             ),
+            (errors("0.1"), "write a percentage from 0.001% to 50%"),
+            (errors("0%"), "write a percentage from 0.001% to 50%"),
+            (errors("51%"), "write a percentage from 0.001% to 50%"),
             (scaling(&json!({ "mode": "auto" })), "supported values: \"Auto\", \"Recommend\""),
             (scaling(&json!({ "violationPrice": 0 })), "spec.scaling.violationPrice"),
             (scaling(&json!({ "pause": {} })), "write the direction to pause"),

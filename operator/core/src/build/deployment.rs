@@ -115,9 +115,9 @@ fn container(app: &ApiDeployment, settings: &Settings) -> Container {
 /// slower than a median's target, so its half is no time to refuse after: that of the next target is, or all of its own.
 fn shed_after(spec: &ApiDeploymentSpec) -> Option<Duration> {
     let targets = Targets::of(spec).ok()?;
-    let mut each = targets.each();
-    let (_, median, _) = each.next().filter(|(name, ..)| *name == Percentile::P50.as_str())?;
-    Some(each.map(|(_, target, _)| target / 2).min().unwrap_or(median).max(Duration::from_millis(1)))
+    let mut each = targets.latencies();
+    let (_, median) = each.next().filter(|(percentile, _)| *percentile == Percentile::P50)?;
+    Some(each.map(|(_, target)| target / 2).min().unwrap_or(median).max(Duration::from_millis(1)))
 }
 
 /// The operator's own variables, then the user's.

@@ -121,6 +121,18 @@ pub struct CapacitySummary {
     pub high_per_second: f64,
     /// No number of replicas meets the target: requests miss it without any load.
     pub unmeetable: bool,
+    /// The target that binds: the one with the least capacity.
+    pub target: TargetSummary,
+}
+
+/// A target, as numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetSummary {
+    /// Share of requests that it is about.
+    pub quantile: f64,
+    /// Time within which they are answered. Absent where they are to be answered without an error.
+    pub within_seconds: Option<f64>,
 }
 
 /// What a number of replicas would mean.
@@ -184,6 +196,10 @@ impl Known {
             low_per_second: at(0.1),
             high_per_second: at(0.9),
             unmeetable: self.floor >= 1.0,
+            target: TargetSummary {
+                quantile: self.target.quantile,
+                within_seconds: self.target.latency_seconds(),
+            },
         }
     }
 }

@@ -1,0 +1,246 @@
+//! The decision: what is read of the cluster and of the pods, through the engine and the user's hands, to a plan.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use plimsoll_crds::CacheKind;
+
+use crate::build::hash_of;
+use crate::engine::{self, Engine, Observation};
+use crate::hands::by_hand;
+use crate::input::{Bounds, Input, Scrape, Targets};
+use crate::learned;
+use crate::memory::Memory;
+use crate::plan::{Change, Decision, Evidence, Findings, Limit, Plan, Reason, Rollout, Step};
+use crate::policy::ScalingPolicy;
+use crate::scale::{self, Situation, Verdict};
+use crate::steps::{Blockers, Children, steps, without_paused};
+
+/// Seconds over which a decision's latencies are told, and over which the status tells them.
+const SHOWN_SECONDS: f64 = 10.0;
+const STATUS_SECONDS: f64 = 60.0;
+
+/// Decides what to write and how many replicas there shall be.
+///
+/// Guarantees: a spec that cannot be read gives no steps; without a scrape the replicas change only by the spec; a
+/// plan that was carried out and confirmed in the memory is followed by one without steps.
+pub fn decide(input: &Input) -> Plan {
+    let mut memory = input.memory.clone();
+    let deployment = input.observed.deployment.owned();
+    let current = deployment.map_or(0, wanted_replicas);
+    let read =
+        Targets::of(&input.app.spec).and_then(|targets| Ok((targets, ScalingPolicy::of(&input.app.spec)?)));
+    let (targets, policy) = match read {
+        Ok(read) => read,
+        Err(message) => return invalid(input, memory, current, message),
+    };
+    let bounds = Bounds::of(&input.app.spec);
+    let rollout = deployment.map_or(Rollout::Unseen, rollout_of);
+    let nothing = Scrape::default();
+    let situation = Situation {
+        bounds,
+        current,
+        ready: deployment.and_then(|deployment| deployment.status.as_ref()?.ready_replicas).unwrap_or(0),
+        scrape: input.scrape.as_ref().unwrap_or(&nothing),
+    };
+
+    let blockers = Blockers::of(input);
+    let settings = engine_settings(input, targets, &policy, &memory.engine);
+    let decided = input.scrape.as_ref().map(|scrape| {
+        let observation = observation(input, current, rollout, scrape);
+        let before = input.app.status.as_ref().and_then(|status| status.learned.as_ref());
+        if let Some(before) = before.and_then(|before| learned::from_status(before, targets)) {
+            memory.engine.restore(&before, observation.template, &settings);
+        }
+        let decided = memory.engine.decide(&observation, &settings);
+        memory.recent.keep(input.now, memory.engine.round());
+        decided
+    });
+    let mut verdict = replicas(input, &situation, decided.as_ref(), &policy, &mut memory);
+    let recommended = by_hand(input, &policy, &memory, current, &mut verdict);
+    let change = Change { from: current, to: verdict.to };
+    let wanted = steps(input, &memory, Children::of(input), &policy, change, &blockers);
+    let (steps, mut failures) = without_paused(wanted, &mut memory, input);
+    failures.extend(input.observed.secrets_unread.clone());
+    // What stands in the way of a change must not be announced as one.
+    if !steps.iter().any(|step| matches!(step, Step::Scale { .. } | Step::CreateDeployment { .. })) {
+        verdict.to = current;
+        if deployment.is_none() {
+            verdict.reason = Reason::PodsStarting;
+            verdict.message = "the Deployment cannot be made; see the condition Ready".into();
+        }
+    }
+    let findings = Findings {
+        wanted: verdict.to,
+        ready: situation.ready,
+        rollout,
+        invalid_spec: None,
+        name_conflicts: blockers.name_conflicts,
+        missing_secret_keys: input.observed.missing_secret_keys.clone(),
+        failures,
+        recommends: policy.only_recommends(),
+        limit: verdict.limit.or_else(|| bounds.embedded_database.then_some(Limit::EmbeddedDatabase)),
+        metrics: input
+            .scrape
+            .as_ref()
+            .map(|scrape| scale::metrics_state(scrape, situation.ready, targets.limits_errors())),
+        cache_ready: matches!(input.app.spec.cache.kind(), CacheKind::Managed(_))
+            .then(|| input.observed.cache_deployment.owned().is_some_and(available)),
+        latency_seconds: latency(&memory),
+        learned: memory.engine.learned(&settings),
+        writes: !steps.is_empty(),
+    };
+    let decision = Decision {
+        time: input.now,
+        from: current,
+        to: verdict.to,
+        recommended,
+        reason: verdict.reason,
+        message: verdict.message,
+        evidence: evidence(&situation, targets, decided.as_ref(), &memory),
+        engine: decided.map(Box::new),
+    };
+    Plan { steps, decision, findings, memory }
+}
+
+/// What the engine is shown. The template is the one that runs: the one that is wanted may have to wait, for a Secret or
+/// because it is refused.
+fn observation(input: &Input, current: i32, rollout: Rollout, scrape: &Scrape) -> Observation {
+    let deployment = input.observed.deployment.owned();
+    let template = deployment.and_then(|deployment| deployment.spec.as_ref()?.template.spec.as_ref());
+    Observation {
+        now: input.now,
+        current: current.unsigned_abs(),
+        template: template.map_or(0, hash_of),
+        rolling_out: matches!(rollout, Rollout::InProgress | Rollout::Stuck),
+        pods: scrape.pods.clone(),
+    }
+}
+
+/// What the engine is asked. A number that is fixed leaves it nothing to choose, and it goes on learning. A schedule's floor
+/// is known to it so far ahead that pods are ready when it begins.
+fn engine_settings(
+    input: &Input,
+    targets: Targets,
+    policy: &ScalingPolicy,
+    engine: &Engine,
+) -> engine::Settings {
+    let period_seconds = u64::try_from(input.app.spec.metrics.scrape_period_seconds).unwrap_or(1);
+    let mut settings = engine::Settings {
+        targets: targets.each().map(|(_, target)| target).collect(),
+        min: policy.exact.unwrap_or(policy.min),
+        max: policy.exact.unwrap_or(policy.max),
+        period: Duration::from_secs(period_seconds),
+        violation_price: policy.violation_price,
+    };
+    if policy.exact.is_none() {
+        settings.min = policy.floor(input.now, engine.horizon(&settings)).replicas;
+    }
+    settings
+}
+
+/// How many replicas: by the spec, by the pods, or as they are.
+fn replicas(
+    input: &Input,
+    situation: &Situation<'_>,
+    decided: Option<&engine::Decision>,
+    policy: &ScalingPolicy,
+    memory: &mut Memory,
+) -> Verdict {
+    let current = situation.current;
+    let hold = |reason, message| Verdict { to: current, reason, message, limit: None };
+    if input.observed.deployment.owned().is_none() {
+        let to = i32::try_from(policy.initial(input.now)).unwrap_or(i32::MAX);
+        return Verdict { to, ..hold(Reason::Initial, format!("the Deployment is made with {to} replicas")) };
+    }
+    if let Some(decided) = decided {
+        let verdict = scale::judge(situation, decided);
+        memory.last_verdict = Some((verdict.reason, verdict.message.clone()));
+        return verdict;
+    }
+    scale::by_spec(situation.bounds, current).unwrap_or_else(|| {
+        let (reason, message) = memory
+            .last_verdict
+            .clone()
+            .unwrap_or((Reason::PodsStarting, "the replicas have not been read yet".into()));
+        hold(reason, message)
+    })
+}
+
+/// Replicas that a Deployment asks for.
+pub fn wanted_replicas(deployment: &Deployment) -> i32 {
+    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+}
+
+fn rollout_of(deployment: &Deployment) -> Rollout {
+    let Some(status) = &deployment.status else { return Rollout::Unseen };
+    if status.observed_generation < deployment.metadata.generation {
+        return Rollout::Unseen;
+    }
+    let stuck = status.conditions.iter().flatten().any(|condition| {
+        condition.type_ == "Progressing" && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
+    });
+    let (total, updated) = (status.replicas.unwrap_or(0), status.updated_replicas.unwrap_or(0));
+    if updated >= wanted_replicas(deployment).min(total) && updated >= total {
+        Rollout::Done
+    } else if stuck {
+        Rollout::Stuck
+    } else {
+        Rollout::InProgress
+    }
+}
+
+fn available(deployment: &Deployment) -> bool {
+    deployment.status.as_ref().is_some_and(|status| status.ready_replicas.unwrap_or(0) >= 1)
+}
+
+fn latency(memory: &Memory) -> [Option<f64>; 2] {
+    let window = memory.recent.over(STATUS_SECONDS);
+    [0.95, 0.99].map(|q| window.percentile(q))
+}
+
+fn evidence(
+    situation: &Situation<'_>,
+    targets: Targets,
+    decided: Option<&engine::Decision>,
+    memory: &Memory,
+) -> Evidence {
+    let window = memory.recent.over(SHOWN_SECONDS);
+    let quantile = |q| window.delta.quantile(q);
+    let inputs = decided.map(|decided| &decided.inputs).filter(|inputs| inputs.measured > 0);
+    let strictest = targets.latencies().last();
+    Evidence {
+        requests_per_second: inputs.map(|inputs| inputs.offered_per_second),
+        completed_per_second: inputs.map(|inputs| inputs.completed_per_second),
+        shed_per_second: inputs.map(|inputs| inputs.shed_per_second),
+        in_flight: inputs.map(|inputs| inputs.in_flight),
+        p95_ms: quantile(0.95).map(|quantile| quantile.seconds * 1000.0),
+        p99_ms: quantile(0.99).map(|quantile| quantile.seconds * 1000.0),
+        saturated: quantile(0.99).is_some_and(|quantile| quantile.saturated),
+        bad_share: strictest.and_then(|(_, target)| window.share_over(target)),
+        requests: window.delta.total,
+        window_seconds: window.seconds,
+        capacity_per_replica: decided.and_then(|decided| Some(decided.capacity?.per_second)),
+        ready_replicas: situation.ready,
+        pods_ready: situation.scrape.ready().count(),
+        pods_scraped: situation.scrape.ready().count() - situation.scrape.rejections().count(),
+        pods_excluded: decided.map_or_else(BTreeMap::new, |decided| decided.inputs.excluded.clone()),
+    }
+}
+
+fn invalid(input: &Input, memory: Memory, current: i32, message: String) -> Plan {
+    let decision = Decision {
+        time: input.now,
+        from: current,
+        to: current,
+        recommended: current,
+        reason: Reason::InvalidSpec,
+        message: message.clone(),
+        evidence: Evidence::default(),
+        engine: None,
+    };
+    let findings =
+        Findings { wanted: current, ready: current, invalid_spec: Some(message), ..Findings::default() };
+    Plan { steps: Vec::new(), decision, findings, memory }
+}
