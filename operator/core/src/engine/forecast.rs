@@ -1,8 +1,10 @@
 //! What load to expect until new pods would be ready.
 //!
 //! Several simple predictors run side by side. Each is judged by how it did: its errors are kept, and the one with the
-//! smallest pinball loss is believed, with its own errors as the doubt about it. An error is feared again in proportion or
-//! as it was, whichever is less: a load that once grew sevenfold, to a hundred, is not expected to grow to seven hundred.
+//! smallest pinball loss is believed, with its own errors as the doubt about it. One that the load has just left behind is
+//! not believed, however well it did until then. An error is feared again in proportion or as it was, whichever is less: a
+//! load that once grew sevenfold, to a hundred, is not expected to grow to seven hundred. And a jump is feared the less the
+//! shorter the load is known: that one came in the first five minutes does not mean that one comes every five.
 
 use std::collections::VecDeque;
 
@@ -29,6 +31,19 @@ const POINTS: usize = 20;
 const WINDOW_SECONDS: f64 = 30.0;
 /// The share of late requests grows about with this power of load.
 const STEEPNESS: f64 = 6.0;
+/// A load that is this many deviations above what a trend follows is no noise,
+const LEFT_BEHIND: f64 = 4.0;
+/// and the season did not know of it if it is this trend that is left behind;
+const JUMP_TREND: usize = 2;
+/// a deviation is at least this part of the load,
+const NOISE_MIN: f64 = 0.03;
+/// and is known from about this long.
+const NOISE_SECONDS: f64 = 300.0;
+/// What came over what was said from which an error is a jump of the load.
+const JUMP_RATIO: f64 = 1.3;
+/// Before anything was seen, a load is taken to have been without a jump for so long. By measurement over the simulated
+/// cases: longer saves replicas for up to an hour, and then adds violations.
+const QUIET_SECONDS: f64 = 2400.0;
 /// Time constants of the level and of the trend, in seconds; a trend of 0 is none.
 const TRENDS: [(f64, f64); 6] =
     [(6.0, 0.0), (20.0, 0.0), (60.0, 0.0), (180.0, 0.0), (6.0, 40.0), (15.0, 180.0)];
@@ -80,17 +95,24 @@ impl Forecast {
         let rounds = |span: f64| (span / seconds.max(0.1)).ceil().max(1.0) as usize;
         let seasonal = self.season.highest(rounds(horizon_seconds), rounds(WINDOW_SECONDS), as_steady);
         let says = self.trends.iter().map(|trend| Some(trend.says(horizon_seconds))).chain([seasonal]);
+        let jumped = self.trends[JUMP_TREND].left_behind;
         let mut best: Option<(f64, f64, &TrackRecord)> = None;
         for (index, (record, says)) in self.records.iter_mut().zip(says).enumerate() {
             record.judge(&self.history, self.now_seconds);
             let Some(says) = says else { continue };
             record.say(self.now_seconds + horizon_seconds, says);
-            let proven = index < TRENDS.len() || record.errors.len() >= SEASON_JUDGED_MIN;
-            if proven && best.is_none_or(|best| record.loss < best.0) {
+            let believable = match self.trends.get(index) {
+                // The first one follows at once.
+                Some(trend) => index == 0 || !trend.left_behind,
+                None => record.errors.len() >= SEASON_JUDGED_MIN && !(jumped && per_second > says),
+            };
+            if believable && best.is_none_or(|best| record.loss < best.0) {
                 best = Some((record.loss, says, record));
             }
         }
-        best.map_or_else(Outlook::default, |(_, says, record)| record.outlook(says, self.now_seconds))
+        best.map_or_else(Outlook::default, |(_, says, record)| {
+            record.outlook(says, self.now_seconds, QUIET_SECONDS / seconds.max(0.1))
+        })
     }
 }
 
@@ -100,6 +122,10 @@ struct Trend {
     level: f64,
     per_second: f64,
     started: bool,
+    /// Mean square of how far a round was from what was expected of it, as a part of that.
+    variance: f64,
+    /// Whether the newest round was further above than noise is.
+    left_behind: bool,
 }
 
 impl Trend {
@@ -110,6 +136,12 @@ impl Trend {
         }
         let alpha = 1.0 - (-seconds / level_seconds).exp();
         let ahead = self.level + self.per_second * seconds;
+        let off = (load - ahead) / ahead.max(1.0);
+        let spread = self.variance.sqrt().max(NOISE_MIN);
+        self.left_behind = off > LEFT_BEHIND * spread;
+        // A jump is no noise.
+        let within = off.clamp(-LEFT_BEHIND * spread, LEFT_BEHIND * spread);
+        self.variance += (1.0 - (-seconds / NOISE_SECONDS).exp()) * (within * within - self.variance);
         let level = ahead + alpha * (load - ahead);
         if trend_seconds > 0.0 {
             let beta = 1.0 - (-seconds / trend_seconds).exp();
@@ -184,11 +216,19 @@ impl TrackRecord {
         }
     }
 
-    fn outlook(&self, says: f64, now: f64) -> Outlook {
+    /// The load that comes when what is said now is as far off as it was before; a jump was then missing for so many
+    /// rounds before the first.
+    fn outlook(&self, says: f64, now: f64, quiet_rounds: f64) -> Outlook {
+        let weight = |error: &Error| 0.5_f64.powf((now - error.at) / ERROR_HALF_LIFE_SECONDS);
+        let seen = self.errors.iter().map(weight).sum::<f64>();
+        let jumps = seen / (seen + quiet_rounds);
         let mut points = self
             .errors
             .iter()
-            .map(|error| (error.again(says), 0.5_f64.powf((now - error.at) / ERROR_HALF_LIFE_SECONDS)))
+            .map(|error| {
+                let part = if error.ratio > JUMP_RATIO { jumps } else { 1.0 };
+                (error.again(says), part * weight(error))
+            })
             .chain(PRIOR.map(|ratio| (ratio * says, PRIOR_WEIGHT)))
             .collect::<Vec<_>>();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -271,16 +311,33 @@ mod tests {
     }
 
     #[test]
-    fn bursts_that_came_are_feared() {
-        let burst = |at: f64| if at % 300.0 < 20.0 { 200.0 } else { 100.0 };
-        let outlook = after(200, burst);
-        assert!(at_least(&outlook, 0.99) > 150.0, "{outlook:?}");
+    fn bursts_that_keep_coming_are_feared() {
+        // In one of fifteen spans of twenty seconds, and in none that a period would find.
+        let chance = |at: f64| ((at / 20.0).floor() * 12.9898).sin() * 43758.5453;
+        let burst = |at: f64| if chance(at).rem_euclid(1.0) < 1.0 / 15.0 { 200.0 } else { 100.0 };
+        let outlook = after(720, burst);
+        assert!(at_least(&outlook, 0.993) > 150.0, "{outlook:?}");
+    }
+
+    #[test]
+    fn a_step_is_seen_at_once_however_long_the_load_was_even() {
+        for even_rounds in [12, 100, 700] {
+            let noise = |at: f64| 15.0 + 2.0 * (at * 12.9898).sin();
+            let rises = 5.0 * f64::from(even_rounds);
+            let outlook = after(even_rounds as usize + 2, |at| if at < rises { noise(at) } else { 100.0 });
+            assert!(outlook.expected_per_second > 50.0, "{even_rounds}: {outlook:?}");
+        }
     }
 
     #[test]
     fn a_step_is_not_expected_to_happen_again_on_top_of_itself() {
-        let outlook = after(60, |at| if at < 150.0 { 15.0 } else { 100.0 });
+        let step = |at: f64| if at < 150.0 { 15.0 } else { 100.0 };
+        let outlook = after(60, step);
         assert!(at_least(&outlook, 0.99) < 100.0 + 1.2 * 85.0, "{outlook:?}");
+        assert!(
+            at_least(&outlook, 0.95) < 120.0,
+            "one jump in five minutes is not one every five: {outlook:?}"
+        );
     }
 
     #[test]
