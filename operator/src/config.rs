@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plimsoll_core::input::Settings;
 
+use crate::check;
+
 /// Keeps the latency promise of HTTP APIs with the fewest replicas.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -21,6 +23,8 @@ pub enum Command {
     Run(Box<Config>),
     /// Prints the CustomResourceDefinition as YAML.
     Crd,
+    /// Asks an installed operator whether it is well, and says what to do if it is not.
+    Check(check::Options),
 }
 
 /// Configuration of the controller.

@@ -86,6 +86,7 @@ pub async fn run(
 
     // The generation leaves out our own writes of the status; deletion needs nothing of us, for there is no finalizer.
     let apps_stream = apps_stream.predicate_filter(predicates::generation, PredicateConfig::default());
+    let registry = context.registry.clone();
     Controller::for_stream(apps_stream, apps)
         .owns_stream(deployments_stream)
         .owns_stream(services_stream)
@@ -95,8 +96,11 @@ pub async fn run(
         .run(app::reconcile, |object, error, ctx| on_error(&object, error, &ctx), context)
         .for_each(|result| {
             match result {
-                // An object that went away between trigger and reconcile is no error.
-                Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+                Ok(_) => {}
+                // An object that went away is no error; nothing is told of it any longer.
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    registry.forget(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+                }
                 Err(controller::Error::ReconcilerFailed(..)) => {
                     debug!("a reconcile failed; it is logged where it did");
                 }

@@ -3,6 +3,7 @@
 //! Read [`app`] first: one reconcile. Decisions are made in `plimsoll-core`; nothing here makes one.
 
 pub mod app;
+pub mod check;
 pub mod config;
 pub mod controller;
 pub mod error;
@@ -19,7 +20,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kube::{Api, Client, CustomResourceExt as _};
+use kube::{Api, CustomResourceExt as _};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -58,20 +59,22 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     write_config.read_timeout = Some(READ_TIMEOUT);
     write_config.reset_reader_on_write = true;
     write_config.default_retry = false;
-    let watch_client = Client::try_from(watch_config).context("make the client for watches")?;
-    let client = Client::try_from(write_config).context("make the client for reads and writes")?;
+    let metrics = metrics::Metrics::new().context("register metrics")?;
+    let client_of = |config| metrics::requests::counted_client(config, &metrics.api_requests);
+    let watch_client = client_of(watch_config).context("make the client for watches")?;
+    let client = client_of(write_config).context("make the client for reads and writes")?;
     let identity =
         config.identity.clone().unwrap_or_else(|| format!("plimsoll-{:016x}", rand::random::<u64>()));
     info!(version = env!("CARGO_PKG_VERSION"), %identity, namespace = config.watch_namespace, "starting");
 
     let stop = CancellationToken::new();
-    let metrics = metrics::Metrics::new().context("register metrics")?;
     let shared = health::Shared {
         synced: Arc::default(),
         watches: Arc::default(),
         metrics: metrics.clone(),
         registry: Arc::default(),
     };
+    metrics.tell_of(shared.registry.clone()).context("register metrics of the objects")?;
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let server_stop = CancellationToken::new();

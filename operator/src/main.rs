@@ -3,12 +3,20 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use plimsoll_operator::config::{Cli, Command};
-use plimsoll_operator::{crd_yaml, run, telemetry};
+use plimsoll_operator::{check, crd_yaml, run, telemetry};
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Crd => {
             print!("{}", crd_yaml().context("render the CustomResourceDefinition")?);
+            Ok(())
+        }
+        Command::Check(options) => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("start the runtime")?;
+            println!("{}", runtime.block_on(check::run(&options))?);
             Ok(())
         }
         Command::Run(config) => {

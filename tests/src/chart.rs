@@ -1,23 +1,27 @@
 //! Installs Plimsoll's chart with the real Helm.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tokio::process::Command;
+use tokio::sync::OnceCell;
 
 use crate::access::Access;
 use crate::images::Images;
 use crate::{command, paths, tools};
 
 /// Name of the release.
-const RELEASE: &str = "plimsoll";
+pub const RELEASE: &str = "plimsoll";
 /// Name of the operator's Deployment and Service in this release.
 pub const OPERATOR: &str = "plimsoll-operator";
 /// Where the operator runs.
 pub const NAMESPACE: &str = "plimsoll-system";
 
 const LIMIT: Duration = Duration::from_mins(4);
+/// Rendering takes well under a second; the rest is for a busy machine.
+const RENDER_LIMIT: Duration = Duration::from_mins(1);
 
 /// Installs the chart, or upgrades it to these images, and waits until the operator is ready.
 ///
@@ -76,6 +80,28 @@ pub async fn uninstall(access: &Access) -> Result<()> {
     command::run(&mut helm, LIMIT).await.map(drop)
 }
 
+/// Renders the chart as [`RELEASE`] in [`NAMESPACE`], with these options of `helm template`, and without a cluster.
+///
+/// # Errors
+/// When Helm refuses the values; the error has its words.
+pub async fn template(options: &[&str]) -> Result<String> {
+    let mut helm = offline_helm().await?;
+    helm.args(["template", RELEASE]).arg(paths::project().join("charts/plimsoll"));
+    command::run(helm.args(["--namespace", NAMESPACE]).args(options), RENDER_LIMIT).await
+}
+
+/// Helm with an empty kubeconfig: it cannot reach a cluster.
+///
+/// # Errors
+/// When it cannot be built.
+pub async fn offline_helm() -> Result<Command> {
+    // Two tests at once must not both build it.
+    static HELM: OnceCell<PathBuf> = OnceCell::const_new();
+    let mut helm = Command::new(HELM.get_or_try_init(tools::helm).await?);
+    helm.env("KUBECONFIG", "/dev/null");
+    Ok(helm)
+}
+
 async fn helm(access: &Access) -> Result<Command> {
     let mut helm = Command::new(tools::helm().await?);
     if let Some(kubeconfig) = &access.kubeconfig {
@@ -87,7 +113,8 @@ async fn helm(access: &Access) -> Result<Command> {
     Ok(helm)
 }
 
-fn values(images: &Images) -> Value {
+/// The values that make the chart install these images.
+pub fn values(images: &Images) -> Value {
     json!({
         "image": image(&images.operator),
         "apiService": { "image": image(&images.api) },

@@ -73,6 +73,7 @@ async fn end_to_end(lock: &cluster::Lock, filter: &str) -> Result<()> {
     if !listed.lines().any(|line| line.ends_with(": test")) {
         bail!("no end-to-end test has {filter:?} in its name");
     }
+    tools::HELM_3.ensure().await?;
     cluster::up(lock).await?;
     let images = images::ensure().await?;
     step("Install the operator with Helm", chart::install(&Access::local(), &images)).await?;

@@ -304,11 +304,15 @@ pub async fn status(
     Ok(())
 }
 
-/// Says of an object that cannot be read that it cannot be read. Its children are left alone.
+/// Says of an object that cannot be read that it cannot be read, and returns what it said; nothing if the object is gone.
+/// Its children are left alone.
 ///
 /// # Errors
 /// Those of the write.
-pub async fn unreadable(ctx: &Context, invalid: &InvalidObject) -> Result<(), Error> {
+pub async fn unreadable(
+    ctx: &Context,
+    invalid: &InvalidObject,
+) -> Result<Option<ApiDeploymentStatus>, Error> {
     let namespace = invalid.metadata.namespace.as_deref().unwrap_or_default();
     let name = invalid.metadata.name.as_deref().unwrap_or_default();
     let resource = ApiResource::erase::<ApiDeployment>(&());
@@ -317,14 +321,14 @@ pub async fn unreadable(ctx: &Context, invalid: &InvalidObject) -> Result<(), Er
         .get_opt(name)
         .await
         .map_err(|source| Error::Read { what: format!("ApiDeployment {name}"), source })?;
-    let Some(live) = live else { return Ok(()) };
+    let Some(live) = live else { return Ok(None) };
     let before = live.data.get("status").cloned().and_then(|status| serde_json::from_value(status).ok());
     let next =
         status::unreadable(live.metadata.generation, before.as_ref(), &invalid.error, Timestamp::now());
     if before.as_ref() != Some(&next) {
         write_status(ctx, &live.metadata, &next).await?;
     }
-    Ok(())
+    Ok(Some(next))
 }
 
 /// Server-side apply of the status, forced: nobody else writes it. The UID keeps it off a namesake.

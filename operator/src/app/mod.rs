@@ -114,7 +114,12 @@ async fn converge_and_report(app: &Guarded, ctx: &Context) -> Result<Action, Err
     let app = match &app.0 {
         Ok(app) => app,
         Err(invalid) => {
-            apply::unreadable(ctx, invalid).await?;
+            if let Some(status) = apply::unreadable(ctx, invalid).await? {
+                let (namespace, name) =
+                    (invalid.metadata.namespace.as_deref(), invalid.metadata.name.as_deref());
+                let object = ctx.registry.object(namespace.unwrap_or_default(), name.unwrap_or_default());
+                object.tell(|metrics| metrics.reported(&status));
+            }
             return Ok(Action::await_change());
         }
     };
@@ -135,6 +140,7 @@ async fn converge_and_report(app: &Guarded, ctx: &Context) -> Result<Action, Err
         Err(_) => status::Outcome::Failed { message: &message },
     };
     let next = status::next(&app, outcome, Timestamp::now());
+    object.tell(|metrics| metrics.reported(&next));
     let reported = apply::status(ctx, &app, &mut working, next).await;
     // The first failure is the one to return.
     if let (_, Some(failure)) = converged? {
@@ -167,6 +173,7 @@ async fn converge(
     if scraped {
         ctx.metrics.decided(&plan.decision);
     }
+    object.tell(|metrics| metrics.planned(app, &plan, working.scraped_at.filter(|_| scraped)));
     if scraped || plan.decision.from != plan.decision.to {
         object.record(plan.decision.clone());
     }
