@@ -7,6 +7,8 @@ use prometheus::{
     Encoder as _, Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+use crate::fleet_metrics::FleetMetrics;
+
 /// All metrics of the process.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -17,8 +19,8 @@ pub struct Metrics {
     pods_excluded: IntCounterVec,
     /// Watch errors, by kind.
     pub watch_errors: IntCounterVec,
-    /// 1 while this process leads.
-    pub leader: IntGauge,
+    /// Shards and watches.
+    pub fleet: FleetMetrics,
     last_decision: Gauge,
 }
 
@@ -50,8 +52,7 @@ impl Metrics {
                 .buckets(vec![0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
         )?;
         registry.register(Box::new(reconcile_duration.clone()))?;
-        let leader = IntGauge::new("plimsoll_operator_leader", "1 while this process leads.")?;
-        registry.register(Box::new(leader.clone()))?;
+        let fleet = FleetMetrics::new(&registry)?;
         let last_decision = Gauge::new(
             "plimsoll_operator_last_decision_timestamp_seconds",
             "Unix time of the last decision that was made from a scrape.",
@@ -70,7 +71,7 @@ impl Metrics {
             decisions,
             pods_excluded,
             watch_errors,
-            leader,
+            fleet,
             last_decision,
         })
     }
@@ -108,7 +109,7 @@ mod tests {
     #[test]
     fn renders_every_scalar_from_the_start() {
         let text = String::from_utf8(Metrics::new().unwrap().render().unwrap()).unwrap();
-        for name in ["plimsoll_operator_leader 0", "plimsoll_operator_build_info{version="] {
+        for name in ["plimsoll_operator_leader{shard=\"0\"} 0", "plimsoll_operator_build_info{version="] {
             assert!(text.contains(name), "{name}: {text}");
         }
     }
