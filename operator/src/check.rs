@@ -64,7 +64,8 @@ async fn well(url: &Uri) -> anyhow::Result<String> {
         "the operator is of version {version}, and this release of {ours}: wait for the rollout of its Deployment, and see \
          why its new pods do not become ready"
     );
-    let leads = metrics.lines().any(|line| line == "plimsoll_operator_leader 1");
+    let leads =
+        metrics.lines().any(|line| line.starts_with("plimsoll_operator_leader{") && line.ends_with(" 1"));
     let role = if leads { "leads" } else { "stands by for another one" };
     Ok(format!("the operator is ready, is of version {version} and {role}"))
 }
@@ -146,7 +147,9 @@ mod tests {
     }
 
     fn metrics(version: &str) -> String {
-        format!("plimsoll_operator_build_info{{version=\"{version}\"}} 1\nplimsoll_operator_leader 1\n")
+        format!(
+            "plimsoll_operator_build_info{{version=\"{version}\"}} 1\nplimsoll_operator_leader{{shard=\"0\"}} 1\n"
+        )
     }
 
     #[tokio::test]

@@ -20,12 +20,16 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Run(config) => {
-            telemetry::init(config.log_format);
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()
                 .context("start the runtime")?;
+            let in_runtime = runtime.enter();
+            telemetry::init(config.log_format)?;
+            drop(in_runtime);
             let ended = runtime.block_on(run(*config));
+            #[cfg(feature = "otlp")]
+            plimsoll_operator::otlp::flush();
             // A reconcile that hangs must not hold the process back: its lease is gone.
             runtime.shutdown_background();
             ended

@@ -15,8 +15,9 @@ use prometheus::{
     Encoder as _, Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
-use self::live::{Description, Family, Live};
+use self::live::{Description, Live};
 use self::requests::ApiRequests;
+use crate::fleet_metrics::{self, FleetMetrics};
 use crate::state;
 
 const RECONCILIATIONS: Description =
@@ -37,19 +38,12 @@ const PODS_EXCLUDED: Description = described(
 );
 const WATCH_ERRORS: Description =
     described("plimsoll_operator_watch_errors_total", COUNTER, &["kind"], "Errors of watches, by kind.");
-const WATCH_AGE: Description = described(
-    "plimsoll_operator_watch_age_seconds",
-    GAUGE,
-    &["kind"],
-    "Time since the API server last took up a list or watch of a resource. A watch is begun again every 200 s.",
-);
 const API_REQUESTS: Description = described(
     "plimsoll_operator_api_requests_total",
     COUNTER,
     &["verb", "resource", "code"],
     "Requests to the API server. The code is the HTTP status, `NoAnswer`, or `GivenUp` when the operator waited no longer.",
 );
-const LEADER: Description = described("plimsoll_operator_leader", GAUGE, &[], "1 while this process leads.");
 const LAST_DECISION: Description = described(
     "plimsoll_operator_last_decision_timestamp_seconds",
     GAUGE,
@@ -59,7 +53,8 @@ const LAST_DECISION: Description = described(
 const BUILD_INFO: Description =
     described("plimsoll_operator_build_info", GAUGE, &["version"], "Always 1; the version is a label.");
 
-const fn described(
+/// Describes a metric.
+pub(crate) const fn described(
     name: &'static str,
     kind: MetricType,
     labels: &'static [&'static str],
@@ -76,9 +71,9 @@ pub fn descriptions() -> impl Iterator<Item = Description> {
         DECISIONS,
         PODS_EXCLUDED,
         WATCH_ERRORS,
-        WATCH_AGE,
         API_REQUESTS,
-        LEADER,
+        fleet_metrics::LEADER,
+        fleet_metrics::WATCH_AGE,
         LAST_DECISION,
         BUILD_INFO,
     ];
@@ -97,8 +92,8 @@ pub struct Metrics {
     pub watch_errors: IntCounterVec,
     /// Requests to the API server; a layer for its clients.
     pub api_requests: ApiRequests,
-    /// 1 while this process leads.
-    pub leader: IntGauge,
+    /// Shards and watches.
+    pub fleet: FleetMetrics,
     last_decision: Gauge,
 }
 
@@ -124,8 +119,7 @@ impl Metrics {
                 .buckets(vec![0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
         )?;
         registry.register(Box::new(reconcile_duration.clone()))?;
-        let leader = IntGauge::new(LEADER.name, LEADER.help)?;
-        registry.register(Box::new(leader.clone()))?;
+        let fleet = FleetMetrics::new(&registry)?;
         let last_decision = Gauge::new(LAST_DECISION.name, LAST_DECISION.help)?;
         registry.register(Box::new(last_decision.clone()))?;
         let build_info = IntGauge::with_opts(
@@ -133,12 +127,6 @@ impl Metrics {
         )?;
         build_info.set(1);
         registry.register(Box::new(build_info))?;
-        let ages = api_requests.clone();
-        registry.register(Box::new(Live::new([WATCH_AGE], move || {
-            let ages = ages.watch_ages(Instant::now());
-            let samples = ages.into_iter().map(|(resource, seconds)| (vec![resource], seconds));
-            vec![Family { description: WATCH_AGE, samples: samples.collect() }]
-        })?))?;
         Ok(Self {
             registry,
             reconciliations,
@@ -147,7 +135,7 @@ impl Metrics {
             pods_excluded,
             watch_errors,
             api_requests,
-            leader,
+            fleet,
             last_decision,
         })
     }
@@ -194,7 +182,7 @@ mod tests {
     #[test]
     fn renders_every_scalar_from_the_start() {
         let text = String::from_utf8(Metrics::new().unwrap().render().unwrap()).unwrap();
-        for name in ["plimsoll_operator_leader 0", "plimsoll_operator_build_info{version="] {
+        for name in ["plimsoll_operator_leader{shard=\"0\"} 0", "plimsoll_operator_build_info{version="] {
             assert!(text.contains(name), "{name}: {text}");
         }
     }

@@ -39,6 +39,8 @@ pub struct Object {
 pub struct Working {
     /// UID of the object that the rest speaks of.
     pub uid: String,
+    /// The term of the shard in which it was learned; see [`Fence::term`](crate::fence::Fence::term).
+    pub term: u64,
     /// For the next decision.
     pub memory: Memory,
     /// When the pods were last asked.
@@ -133,10 +135,11 @@ impl Object {
 }
 
 impl Working {
-    /// Forgets everything if the name now belongs to another object.
-    pub fn belong_to(&mut self, uid: &str) {
-        if self.uid != uid {
-            *self = Self { uid: uid.to_owned(), ..Self::default() };
+    /// Forgets everything if the name now belongs to another object, or another process has led the shard in between:
+    /// then the status knows better what was learned.
+    pub fn belong_to(&mut self, uid: &str, term: u64) {
+        if self.uid != uid || self.term != term {
+            *self = Self { uid: uid.to_owned(), term, ..Self::default() };
         }
     }
 }

@@ -26,7 +26,7 @@ use plimsoll_crds::{ApiDeployment, ApiDeploymentStatus};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tracing::{debug, info};
+use tracing::{Instrument as _, debug, debug_span, info};
 
 use super::{Context, events};
 use crate::error::{Error, Retry};
@@ -135,9 +135,8 @@ pub(super) async fn fenced<T>(
     what: impl Fn() -> String,
     write: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, Error> {
-    if !ctx.fence.open(Instant::now()) {
-        return Err(Error::Fenced);
-    }
+    let Some(_pass) = ctx.fence.pass(Instant::now()) else { return Err(Error::Fenced) };
+    let write = write.instrument(debug_span!("write", what = what()));
     match tokio::time::timeout(WRITE_TIMEOUT, write).await {
         Ok(written) => written.map_err(|source| Error::Write { what: what(), source }),
         Err(_) => Err(Error::WriteTimeout { what: what(), timeout: WRITE_TIMEOUT }),

@@ -1,9 +1,6 @@
-//! Counts the operator's requests to the API server, and when each kind was last answered. It changes none of them.
+//! Counts the operator's requests to the API server. It changes none of them.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -23,31 +20,12 @@ pub fn counted_client(config: Config, requests: &ApiRequests) -> kube::Result<Cl
 
 /// What has been asked of the API server.
 #[derive(Clone, Debug)]
-pub struct ApiRequests {
-    counter: IntCounterVec,
-    /// When lists and watches were last answered, by resource.
-    watched_at: Arc<Mutex<HashMap<String, Instant>>>,
-}
+pub struct ApiRequests(IntCounterVec);
 
 impl ApiRequests {
     /// Counts into `counter`, whose labels are verb, resource and code.
     pub fn new(counter: IntCounterVec) -> Self {
-        Self { counter, watched_at: Arc::default() }
-    }
-
-    /// Time since the API server last took up a list or watch of each resource, in seconds.
-    pub fn watch_ages(&self, now: Instant) -> Vec<(String, f64)> {
-        let watched_at = self.watched_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let age = |at: &Instant| now.saturating_duration_since(*at).as_secs_f64();
-        watched_at.iter().map(|(resource, at)| (resource.clone(), age(at))).collect()
-    }
-
-    fn ended(&self, asked: &Asked, code: &str) {
-        self.counter.with_label_values(&[asked.verb, &asked.resource, code]).inc();
-        if matches!(asked.verb, "list" | "watch") && code == "200" {
-            let mut watched_at = self.watched_at.lock().unwrap_or_else(PoisonError::into_inner);
-            watched_at.insert(asked.resource.clone(), Instant::now());
-        }
+        Self(counter)
     }
 }
 
@@ -105,7 +83,8 @@ impl OnItsWay {
 
 impl Drop for OnItsWay {
     fn drop(&mut self) {
-        self.requests.ended(&self.asked, &self.code);
+        let Asked { verb, resource } = &self.asked;
+        self.requests.0.with_label_values(&[*verb, resource, &self.code]).inc();
     }
 }
 

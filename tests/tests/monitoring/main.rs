@@ -185,7 +185,7 @@ fn the_dashboard_asks_for_metrics_that_there_are() {
         // What it groups by and shows is a label of the metric, or one that Prometheus adds.
         let labels = query.split(" by (").skip(1).filter_map(|rest| rest.split_once(')'));
         for label in labels.flat_map(|(labels, _)| labels.split(',').map(str::trim)) {
-            let told = |metric: &str| label == "le" || known[metric].contains(label);
+            let told = |metric: &str| matches!(label, "le" | "pod") || known[metric].contains(label);
             assert!(metrics_in(query).iter().any(|metric| told(metric)), "{label} of `{query}`");
         }
     }
