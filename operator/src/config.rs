@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plimsoll_core::input::Settings;
 
+use crate::check;
+use crate::shards::SHARDS_MAX;
+
 /// Keeps the latency promise of HTTP APIs with the fewest replicas.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -21,6 +24,8 @@ pub enum Command {
     Run(Box<Config>),
     /// Prints the CustomResourceDefinition as YAML.
     Crd,
+    /// Asks an installed operator whether it is well, and says what to do if it is not.
+    Check(check::Options),
 }
 
 /// Configuration of the controller.
@@ -35,13 +40,19 @@ pub struct Config {
     /// Watches this namespace only; absent means all, which needs a `ClusterRole`.
     #[arg(long, env = "PLIMSOLL_WATCH_NAMESPACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub watch_namespace: Option<String>,
+    /// Operates only what carries these labels, such as `tier=gold`. Let selectors of two operators never overlap.
+    #[arg(long, env = "PLIMSOLL_SELECTOR", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub selector: Option<String>,
+    /// Shards into which the resources are divided, each with a Lease, so that several operators share the work.
+    #[arg(long, env = "PLIMSOLL_SHARDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
+    pub shards: u16,
     /// Address of /livez, /readyz, /metrics and /decisions.
     #[arg(long, env = "PLIMSOLL_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
-    /// Namespace of the Lease that elects the leader.
+    /// Namespace of the Leases that elect the leaders.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     pub lease_namespace: String,
-    /// Name of the Lease that elects the leader.
+    /// Name of the first shard's Lease; those of the others begin with it.
     #[arg(long, env = "PLIMSOLL_LEASE_NAME", default_value = "plimsoll-operator")]
     pub lease_name: String,
     /// Name of this process among its peers; must be unique, as a pod's name is. Absent: made up.

@@ -10,6 +10,8 @@ use plimsoll_core::memory::Memory;
 use plimsoll_core::plan::Decision;
 use plimsoll_crds::ApiDeploymentStatus;
 
+use crate::metrics::object::ObjectMetrics;
+
 /// Decisions kept for each object: three quarters of an hour at the default scrape period.
 const DECISIONS_MAX: usize = 512;
 
@@ -29,6 +31,7 @@ pub struct Object {
     pub working: tokio::sync::Mutex<Working>,
     decisions: Mutex<VecDeque<Arc<Decision>>>,
     failures: Mutex<u32>,
+    metrics: Mutex<ObjectMetrics>,
 }
 
 /// What only the reconcile itself touches.
@@ -36,6 +39,8 @@ pub struct Object {
 pub struct Working {
     /// UID of the object that the rest speaks of.
     pub uid: String,
+    /// The term of the shard in which it was learned; see [`Fence::term`](crate::fence::Fence::term).
+    pub term: u64,
     /// For the next decision.
     pub memory: Memory,
     /// When the pods were last asked.
@@ -78,6 +83,22 @@ impl Registry {
         })
     }
 
+    /// The numbers of each object, with its namespace and name.
+    pub fn metrics(&self) -> Vec<(String, String, ObjectMetrics)> {
+        let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let metrics = |(key, object): (&Key, &Arc<Object>)| {
+            let metrics = object.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+            (key.0.clone(), key.1.clone(), metrics.clone())
+        };
+        objects.iter().map(metrics).collect()
+    }
+
+    /// Drops the state of an object that is gone.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        objects.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
     /// Drops the state of objects that are gone.
     pub fn retain(&self, exists: impl Fn(&str, &str) -> bool) {
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,6 +116,11 @@ impl Object {
         decisions.push_back(Arc::new(decision));
     }
 
+    /// Changes what is told of the object in numbers.
+    pub fn tell(&self, change: impl FnOnce(&mut ObjectMetrics)) {
+        change(&mut self.metrics.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Counts a failure and returns how many there have been in a row.
     pub fn failed(&self) -> u32 {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,10 +135,11 @@ impl Object {
 }
 
 impl Working {
-    /// Forgets everything if the name now belongs to another object.
-    pub fn belong_to(&mut self, uid: &str) {
-        if self.uid != uid {
-            *self = Self { uid: uid.to_owned(), ..Self::default() };
+    /// Forgets everything if the name now belongs to another object, or another process has led the shard in between:
+    /// then the status knows better what was learned.
+    pub fn belong_to(&mut self, uid: &str, term: u64) {
+        if self.uid != uid || self.term != term {
+            *self = Self { uid: uid.to_owned(), term, ..Self::default() };
         }
     }
 }

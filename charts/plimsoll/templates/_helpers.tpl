@@ -58,6 +58,15 @@ Labels of every object.
 {{- end -}}
 
 {{/*
+Labels by which the pod of `helm test` is found. It must not be taken for an operator.
+*/}}
+{{- define "plimsoll.testLabels" -}}
+app.kubernetes.io/name: {{ include "plimsoll.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+{{- end -}}
+
+{{/*
 Reference of an image. Call with a dict of `image` (repository, tag, digest) and `root`.
 */}}
 {{- define "plimsoll.image" -}}
@@ -66,6 +75,29 @@ Reference of an image. Call with a dict of `image` (repository, tag, digest) and
 {{- else -}}
 {{- printf "%s:%s" .image.repository (default .root.Chart.AppVersion .image.tag) -}}
 {{- end -}}
+{{- end -}}
+
+{{/*
+What a ServiceMonitor and a PodMonitor have in common. Call with the values of either.
+*/}}
+{{- define "plimsoll.monitorEndpoint" -}}
+path: /metrics
+# The namespace of a series is that of its ApiDeployment, not the operator's.
+honorLabels: true
+{{- with .interval }}
+interval: {{ . }}
+{{- end }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- with .relabelings }}
+relabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{/*

@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::Deployment;
 use plimsoll_crds::CacheKind;
 
+use crate::attainment::Attainment;
 use crate::build::hash_of;
 use crate::engine::{self, Engine, Observation};
 use crate::hands::by_hand;
@@ -88,6 +89,10 @@ pub fn decide(input: &Input) -> Plan {
         cache_ready: matches!(input.app.spec.cache.kind(), CacheKind::Managed(_))
             .then(|| input.observed.cache_deployment.owned().is_some_and(available)),
         latency_seconds: latency(&memory),
+        attainment: input.scrape.as_ref().map(|scrape| {
+            let window = memory.recent.over(STATUS_SECONDS);
+            Attainment::of(targets, scrape, memory.engine.round(), &window)
+        }),
         learned: memory.engine.learned(&settings),
         writes: !steps.is_empty(),
     };

@@ -2,8 +2,9 @@
 //!
 //! There is no client, no clock and no randomness in this crate: the same [`Input`] gives the same [`Plan`]. In reading
 //! order: [`input`], [`plan`], [`decide()`], [`engine`] with [`histogram`], `scale`, [`policy`] with `hands`, `steps` with [`build`],
-//! [`memory`], [`status`].
+//! [`memory`], [`status`], [`attainment`].
 
+pub mod attainment;
 pub mod build;
 mod decide;
 pub mod engine;

@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use serde::{Serialize, Serializer};
 
+use crate::attainment::Attainment;
 use crate::engine;
 use crate::memory::{Failure, Memory};
 
@@ -384,6 +385,8 @@ pub struct Findings {
     pub cache_ready: Option<bool>,
     /// Percentiles over the slow window in seconds, p95 and p99, where they can be known.
     pub latency_seconds: [Option<f64>; 2],
+    /// What the round did to the promise; absent when no pod was asked.
+    pub attainment: Option<Attainment>,
     /// What was learned of the replicas, if anything was.
     pub learned: Option<engine::Learned>,
     /// The plan writes to the cluster.

@@ -26,7 +26,7 @@ use plimsoll_crds::{ApiDeployment, ApiDeploymentStatus};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tracing::{debug, info};
+use tracing::{Instrument as _, debug, debug_span, info};
 
 use super::{Context, events};
 use crate::error::{Error, Retry};
@@ -135,9 +135,8 @@ pub(super) async fn fenced<T>(
     what: impl Fn() -> String,
     write: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, Error> {
-    if !ctx.fence.open(Instant::now()) {
-        return Err(Error::Fenced);
-    }
+    let Some(_pass) = ctx.fence.pass(Instant::now()) else { return Err(Error::Fenced) };
+    let write = write.instrument(debug_span!("write", what = what()));
     match tokio::time::timeout(WRITE_TIMEOUT, write).await {
         Ok(written) => written.map_err(|source| Error::Write { what: what(), source }),
         Err(_) => Err(Error::WriteTimeout { what: what(), timeout: WRITE_TIMEOUT }),
@@ -304,11 +303,15 @@ pub async fn status(
     Ok(())
 }
 
-/// Says of an object that cannot be read that it cannot be read. Its children are left alone.
+/// Says of an object that cannot be read that it cannot be read, and returns what it said; nothing if the object is gone.
+/// Its children are left alone.
 ///
 /// # Errors
 /// Those of the write.
-pub async fn unreadable(ctx: &Context, invalid: &InvalidObject) -> Result<(), Error> {
+pub async fn unreadable(
+    ctx: &Context,
+    invalid: &InvalidObject,
+) -> Result<Option<ApiDeploymentStatus>, Error> {
     let namespace = invalid.metadata.namespace.as_deref().unwrap_or_default();
     let name = invalid.metadata.name.as_deref().unwrap_or_default();
     let resource = ApiResource::erase::<ApiDeployment>(&());
@@ -317,14 +320,14 @@ pub async fn unreadable(ctx: &Context, invalid: &InvalidObject) -> Result<(), Er
         .get_opt(name)
         .await
         .map_err(|source| Error::Read { what: format!("ApiDeployment {name}"), source })?;
-    let Some(live) = live else { return Ok(()) };
+    let Some(live) = live else { return Ok(None) };
     let before = live.data.get("status").cloned().and_then(|status| serde_json::from_value(status).ok());
     let next =
         status::unreadable(live.metadata.generation, before.as_ref(), &invalid.error, Timestamp::now());
     if before.as_ref() != Some(&next) {
         write_status(ctx, &live.metadata, &next).await?;
     }
-    Ok(())
+    Ok(Some(next))
 }
 
 /// Server-side apply of the status, forced: nobody else writes it. The UID keeps it off a namesake.

@@ -1,7 +1,10 @@
 //! What the whole does on a real cluster. `cargo xtask test` runs this; a test has a namespace and a database of its own.
 
+mod audit;
+mod chart;
 mod conditions;
 mod faults;
+mod fleet;
 mod kubectl;
 mod rollout;
 mod scaling;
