@@ -6,6 +6,7 @@ pub mod app;
 pub mod config;
 pub mod controller;
 pub mod error;
+pub mod external_metrics;
 pub mod health;
 pub mod leader;
 pub mod metrics;
@@ -77,6 +78,18 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let server_stop = CancellationToken::new();
     let server = tokio::spawn(health::serve(listener, shared.clone(), server_stop.clone()));
 
+    let apps = external_metrics::Apps::default();
+    let external_metrics = {
+        let (settings, client, apps, stop) =
+            (config.external_metrics(), client.clone(), apps.clone(), server_stop.clone());
+        async move {
+            match settings {
+                Some(settings) => external_metrics::serve(&settings, client, apps, stop).await,
+                None => std::future::pending().await,
+            }
+        }
+    };
+
     let fence = Arc::new(Fence::default());
     let (leading, leading_seen) = watch::channel(false);
     let elector = Elector {
@@ -95,8 +108,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let make_context = {
         let (client, fence, metrics, registry) =
             (client.clone(), fence.clone(), metrics.clone(), shared.registry.clone());
-        let (settings, identity) = (config.settings(), identity.clone());
-        move |stores| app::Context::new(client, stores, fence, metrics, registry, settings, identity)
+        let (settings, identity, apps) = (config.settings(), identity.clone(), apps.clone());
+        move |stores: app::Stores| {
+            // Asked for once, so it is not set yet.
+            let _ = apps.set(stores.apps.clone());
+            app::Context::new(client, stores, fence, metrics, registry, settings, identity)
+        }
     };
     let controller = controller::run(
         &watches,
@@ -107,7 +124,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         stop.clone(),
     );
     let election = elector.run(&fence, &leading, &elector_stop);
-    tokio::pin!(controller, election);
+    tokio::pin!(controller, election, external_metrics);
 
     let mut leading_seen = leading_seen;
     let gauge = async move {
@@ -121,6 +138,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             anyhow::ensure!(held, "leadership is lost; ending so that nothing is written by two processes");
         }
         () = &mut controller => anyhow::bail!("the controller ended by itself"),
+        served = &mut external_metrics => served.context("external metrics")?,
         () = gauge => {}
     }
 

@@ -24,8 +24,19 @@ const LIMIT: Duration = Duration::from_mins(4);
 /// # Errors
 /// When Helm refuses the chart or the operator does not become ready.
 pub async fn install(access: &Access, images: &Images) -> Result<()> {
+    install_with(access, images, json!({})).await
+}
+
+/// As [`install`], with more values beside those of the images.
+///
+/// # Errors
+/// When Helm refuses the chart or the operator does not become ready.
+pub async fn install_with(access: &Access, images: &Images, more: Value) -> Result<()> {
     clear_interrupted(access).await?;
-    let values = values(images);
+    let mut values = values(images);
+    if let (Some(values), Value::Object(more)) = (values.as_object_mut(), more) {
+        values.extend(more);
+    }
     let file = paths::target().join("chart-values.json");
     std::fs::create_dir_all(paths::target()).context("create the target folder")?;
     std::fs::write(&file, serde_json::to_vec_pretty(&values)?)
