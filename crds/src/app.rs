@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::percentile::Percentile;
 use crate::scaling::Scaling;
 use crate::status::ApiDeploymentStatus;
+use crate::workload::Workload;
 
 /// Describes an HTTP API by its latency promise; the operator keeps it with the fewest replicas.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -54,6 +55,7 @@ use crate::status::ApiDeploymentStatus;
         .message("write metadata.name as a DNS label that begins with a letter, such as posts: a Service is named after it")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = crate::attach::add_rules)]
 pub struct ApiDeploymentSpec {
     /// Container image of the API. Absent means the bundled API service of this operator's version.
     /// Any image works that exposes a Prometheus histogram of its request durations; see `metrics`.
@@ -133,6 +135,10 @@ pub struct ApiDeploymentSpec {
     /// Where the operator reads the latency of each replica.
     #[serde(default)]
     pub metrics: Metrics,
+
+    /// What runs, beside the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
 }
 
 /// Latency targets, each a duration with its unit: `100ms`, `1.5s`.
@@ -412,11 +418,17 @@ impl ApiDeploymentSpec {
     /// The database in force, with the default that depends on the image.
     pub fn database(&self) -> DatabaseKind<'_> {
         match &self.database {
+            None if self.attached_to().is_some() => DatabaseKind::Unknown,
             Some(Database { external: Some(external), .. }) => DatabaseKind::External(external),
             Some(_) => DatabaseKind::Embedded,
             None if self.image.is_none() => DatabaseKind::Embedded,
             None => DatabaseKind::Unknown,
         }
+    }
+
+    /// Name of the existing Deployment that is scaled; absent where the operator runs one of its own.
+    pub fn attached_to(&self) -> Option<&str> {
+        Some(self.workload.as_ref()?.attach_to.as_ref()?.name.as_str())
     }
 
     /// Port of the metrics exposition.

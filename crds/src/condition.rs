@@ -17,11 +17,13 @@ pub enum ConditionType {
     MetricsAvailable,
     /// The managed cache answers. Absent for the other kinds.
     CacheReady,
+    /// Somebody else sets the replicas of the same Deployment. Absent before anybody did, False once nobody does any more.
+    ScalerConflict,
 }
 
 impl ConditionType {
     /// All types, in the order in which status lists them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ready,
         Self::Reconciling,
         Self::Stalled,
@@ -29,6 +31,7 @@ impl ConditionType {
         Self::ScalingLimited,
         Self::MetricsAvailable,
         Self::CacheReady,
+        Self::ScalerConflict,
     ];
 
     /// The `type` field of the condition.
@@ -41,6 +44,7 @@ impl ConditionType {
             Self::ScalingLimited => "ScalingLimited",
             Self::MetricsAvailable => "MetricsAvailable",
             Self::CacheReady => "CacheReady",
+            Self::ScalerConflict => "ScalerConflict",
         }
     }
 }
@@ -66,6 +70,18 @@ pub mod reason {
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
     /// A child's name is taken by an object of somebody else.
     pub const NAME_CONFLICT: &str = "NameConflict";
+    /// The Deployment that `spec.workload.attachTo` names is not there.
+    pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
+    /// Somebody else scales the Deployment; numbers are recommended, and none written.
+    pub const SCALER_CONFLICT: &str = "ScalerConflict";
+    /// A HorizontalPodAutoscaler scales the Deployment. A `ScaledObject` of KEDA shows itself by the one that it makes.
+    pub const AUTOSCALER_ON_TARGET: &str = "AutoscalerOnTarget";
+    /// Another ApiDeployment scales the Deployment: it is its own, or the other was attached to it earlier.
+    pub const ALREADY_SCALED: &str = "AlreadyScaled";
+    /// Somebody has written another number of replicas over the operator's.
+    pub const REPLICAS_OVERWRITTEN: &str = "ReplicasOverwritten";
+    /// Nobody else sets the replicas.
+    pub const NO_CONFLICT: &str = "NoConflict";
     /// Nothing is left to do.
     pub const RECONCILED: &str = "Reconciled";
     /// The operator decides on replicas.

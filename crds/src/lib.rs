@@ -4,17 +4,20 @@
 //! `generated/` is committed and a test fails when it is stale.
 
 mod app;
+mod attach;
 mod condition;
 mod percentile;
 mod quantity;
 mod scaling;
 mod status;
+mod workload;
 
 pub use app::{
     ApiDeployment, ApiDeploymentSpec, Cache, CacheKind, Database, DatabaseKind, Disabled, Embedded,
     ExternalCache, ExternalDatabase, Latency, ManagedCache, Metrics, Probe, Probes, Replicas,
     SecretKeySelector, UrlSource,
 };
+pub use attach::AttachTo;
 pub use condition::{ConditionType, reason};
 pub use percentile::Percentile;
 pub use quantity::{
@@ -25,6 +28,7 @@ pub use scaling::{Day, Mode, Pause, Pauses, Rate, Scaling, Schedule};
 pub use status::{
     ApiDeploymentStatus, CacheStatus, LastDecision, LatencyStatus, LearnedCapacityStatus, LearnedStatus,
 };
+pub use workload::Workload;
 
 /// Domain of every label, annotation and field manager that Plimsoll writes.
 pub const DOMAIN: &str = "plimsoll.dev";

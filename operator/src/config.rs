@@ -1,12 +1,13 @@
 //! The command line and the environment, read once.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plimsoll_core::input::Settings;
 
-use crate::check;
 use crate::shards::SHARDS_MAX;
+use crate::{check, external_metrics};
 
 /// Keeps the latency promise of HTTP APIs with the fewest replicas.
 #[derive(Debug, Parser)]
@@ -58,6 +59,12 @@ pub struct Config {
     /// Name of this process among its peers; must be unique, as a pod's name is. Absent: made up.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
+    /// Address on which external metrics are served to the API server, over TLS. Absent: they are not.
+    #[arg(long, env = "PLIMSOLL_EXTERNAL_METRICS_LISTEN")]
+    pub external_metrics_listen: Option<SocketAddr>,
+    /// Folder with tls.crt and tls.key for them. Absent: a certificate is made, which nobody has signed.
+    #[arg(long, env = "PLIMSOLL_EXTERNAL_METRICS_CERTIFICATE")]
+    pub external_metrics_certificate: Option<PathBuf>,
     /// Format of the log.
     #[arg(long, env = "PLIMSOLL_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
@@ -76,6 +83,12 @@ pub enum LogFormat {
 }
 
 impl Config {
+    /// How external metrics are served; absent if they are not.
+    pub fn external_metrics(&self) -> Option<external_metrics::Settings> {
+        let certificate = self.external_metrics_certificate.clone();
+        Some(external_metrics::Settings { listen: self.external_metrics_listen?, certificate })
+    }
+
     /// What decisions may know of the configuration.
     pub fn settings(&self) -> Settings {
         Settings { api_image: self.api_image.clone(), redis_image: self.redis_image.clone() }

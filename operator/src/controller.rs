@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, future, stream};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Resource as _;
 use kube::core::DeserializeGuard;
 use kube_runtime::controller::{self, Action, Controller};
 use kube_runtime::reflector::{ObjectRef, Store};
+use kube_runtime::watcher;
 use plimsoll_crds::ApiDeployment;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,13 +23,16 @@ use crate::error::{Error, Retry};
 use crate::leader::Led;
 use crate::retry;
 use crate::shards::{Shards, shard_of};
-use crate::watches::{Watches, managed, pods, prune_metadata, prune_pod};
+use crate::watches::{Watches, managed, pods, prune_autoscaler, prune_deployment, prune_metadata, prune_pod};
 
 /// The main kind. An object that cannot be read becomes a condition, not a failed list of all the others.
 pub type Guarded = DeserializeGuard<ApiDeployment>;
 
 /// The kinds that are watched, as logs and metrics name them.
-const KINDS: [&str; 4] = ["ApiDeployment", "Deployment", "Service", "Pod"];
+const KINDS: [&str; 5] = ["ApiDeployment", "Deployment", "Service", "Pod", "HorizontalPodAutoscaler"];
+
+/// Longest wait at the start for the list of autoscalers.
+const AUTOSCALERS_WAIT: Duration = Duration::from_secs(5);
 
 /// Pause between two sweeps of the state of objects that are gone, or another process' by now.
 const SWEEP_PERIOD: Duration = Duration::from_mins(1);
@@ -44,13 +49,17 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let (apps, apps_stream) = watches.of_generations::<Guarded>(KINDS[0], watches.selected(), prune_metadata);
-    let (deployments, deployments_stream) = watches.of::<Deployment>(KINDS[1], managed(), prune_metadata);
+    let (deployments, deployments_stream) = watches.of::<Deployment>(KINDS[1], managed(), prune_deployment);
     let (services, services_stream) = watches.of::<Service>(KINDS[2], managed(), prune_metadata);
     let (pods, pods_stream) = watches.of::<Pod>(KINDS[3], pods(), prune_pod);
+    let (autoscalers, autoscalers_stream) =
+        watches.of::<HorizontalPodAutoscaler>(KINDS[4], watcher::Config::default(), prune_autoscaler);
     let context = Arc::new(make_context(Stores {
         deployments: deployments.clone(),
         services: services.clone(),
         pods: pods.clone(),
+        apps: apps.clone(),
+        autoscalers,
     }));
 
     let background = stop.child_token();
@@ -59,6 +68,13 @@ pub async fn run(
         async move {
             // Pods trigger nothing: the Deployment's status tells of them, and the scrape has a rhythm of its own.
             tokio::select! { () = pods_stream.for_each(|_| future::ready(())) => {} () = background.cancelled() => {} }
+        }
+    });
+    let autoscalers_task = tokio::spawn({
+        let background = background.clone();
+        async move {
+            // They trigger nothing: every reconcile looks for those of its Deployment.
+            tokio::select! { () = autoscalers_stream.for_each(|_| future::ready(())) => {} () = background.cancelled() => {} }
         }
     });
     let sweep_task = tokio::spawn({
@@ -84,6 +100,13 @@ pub async fn run(
         }
     });
     let won = won(leading, apps.clone(), context.shards.clone());
+
+    // Nothing is written before it is known who else scales, but a watch that fails holds nothing up for long.
+    tokio::select! {
+        _ = tokio::time::timeout(AUTOSCALERS_WAIT, watches.health.listed(&KINDS[4..])) => {}
+        () = stop.cancelled() => {}
+    }
+
     // The generation leaves out our own writes of the status; deletion needs nothing of us, for there is no finalizer.
     // Nothing is left out of the children's: a filter by generation would drop their deletion.
     let registry = context.registry.clone();
@@ -112,7 +135,7 @@ pub async fn run(
         })
         .await;
     background.cancel();
-    let _ = tokio::join!(pods_task, sweep_task);
+    let _ = tokio::join!(pods_task, autoscalers_task, sweep_task);
 }
 
 /// The objects of each shard that comes to this process, as it comes.

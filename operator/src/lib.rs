@@ -9,6 +9,7 @@ pub mod clients;
 pub mod config;
 pub mod controller;
 pub mod error;
+pub mod external_metrics;
 pub mod fence;
 pub mod fleet_metrics;
 pub mod generations;
@@ -87,6 +88,18 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let shards = Shards::new(config.shards);
     (0..shards.count()).for_each(|shard| metrics.fleet.leads(shard, false));
     let (led, leading) = watch::channel(Led::new());
+    let apps = external_metrics::Apps::default();
+    let external_metrics = {
+        let (settings, client, apps, stop) =
+            (config.external_metrics(), client.clone(), apps.clone(), server_stop.clone());
+        async move {
+            match settings {
+                Some(settings) => external_metrics::serve(&settings, client, apps, stop).await,
+                None => std::future::pending().await,
+            }
+        }
+    };
+
     let elector = Elector {
         api: Api::namespaced(client.clone(), &config.lease_namespace),
         layout: Layout { base: config.lease_name.clone(), count: shards.count() },
@@ -106,8 +119,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let make_context = {
         let (client, metrics, registry) = (client.clone(), metrics.clone(), shared.registry.clone());
-        let (settings, identity) = (config.settings(), identity.clone());
-        move |stores| app::Context::new(client, stores, shards, metrics, registry, settings, identity)
+        let (settings, identity, apps) = (config.settings(), identity.clone(), apps.clone());
+        move |stores: app::Stores| {
+            // Asked for once, so it is not set yet.
+            let _ = apps.set(stores.apps.clone());
+            app::Context::new(client, stores, shards, metrics, registry, settings, identity)
+        }
     };
     let controller = controller::run(
         &watches,
@@ -118,7 +135,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         stop.clone(),
     );
     let election = elector.run(&stop, &elector_stop);
-    tokio::pin!(controller, election);
+    tokio::pin!(controller, election, external_metrics);
 
     tokio::select! {
         () = termination() => info!("stopping"),
@@ -126,6 +143,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             anyhow::ensure!(held, "leadership is lost; ending so that nothing is written by two processes");
         }
         () = &mut controller => anyhow::bail!("the controller ended by itself"),
+        served = &mut external_metrics => served.context("external metrics")?,
     }
 
     stop.cancel();

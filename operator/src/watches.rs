@@ -9,15 +9,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt as _, future};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 use kube_runtime::WatchStreamExt as _;
 use kube_runtime::reflector::{self, Store};
 use kube_runtime::watcher::{self, watcher};
-use plimsoll_core::applied_by_us;
 use plimsoll_core::build::APP_LABEL;
+use plimsoll_core::{applied_by_us, sets_replicas};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -32,6 +36,9 @@ const WATCH_SECONDS: u32 = 200;
 pub const SILENT_MAX: Duration = Duration::from_mins(5);
 /// A watch that has failed for this long without one success is stuck.
 const FAILING_MAX: Duration = Duration::from_mins(10);
+
+/// Label by which KEDA tells for which `ScaledObject` it made an autoscaler.
+pub const SCALED_OBJECT_LABEL: &str = "scaledobject.keda.sh/name";
 
 /// Which watches have listed, when each last heard from the API server, and since when each has been failing.
 #[derive(Debug, Default)]
@@ -246,6 +253,32 @@ pub fn prune_metadata<K: Resource>(object: &mut K) {
     }
 }
 
+/// As [`prune_metadata`], but keeps who else sets the replicas, and of that nothing else.
+pub fn prune_deployment(deployment: &mut Deployment) {
+    let entries = deployment.metadata.managed_fields.iter_mut().flatten();
+    for entry in entries {
+        let replicas = sets_replicas(entry).then(|| FieldsV1(json!({ "f:spec": { "f:replicas": {} } })));
+        entry.fields_v1 = replicas;
+    }
+    if let Some(entries) = &mut deployment.metadata.managed_fields {
+        entries.retain(|entry| entry.fields_v1.is_some() || applied_by_us(entry));
+    }
+}
+
+/// Keeps of an autoscaler what it scales, and whether it was made by KEDA.
+pub fn prune_autoscaler(autoscaler: &mut HorizontalPodAutoscaler) {
+    autoscaler.metadata.managed_fields = None;
+    autoscaler.metadata.annotations = None;
+    autoscaler.status = None;
+    if let Some(labels) = &mut autoscaler.metadata.labels {
+        labels.retain(|label, _| label == SCALED_OBJECT_LABEL);
+    }
+    if let Some(spec) = &mut autoscaler.spec {
+        let scale_target_ref = std::mem::take(&mut spec.scale_target_ref);
+        *spec = HorizontalPodAutoscalerSpec { scale_target_ref, ..HorizontalPodAutoscalerSpec::default() };
+    }
+}
+
 /// Keeps of a pod what tells whether and where it can be asked.
 pub fn prune_pod(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
@@ -300,6 +333,25 @@ mod tests {
     fn an_idle_watch_is_begun_again_long_before_it_is_stuck() {
         // What the client adds to the server's own end of a watch: 5 s, and 30 s to connect.
         assert!(Duration::from_secs(u64::from(WATCH_SECONDS) + 35) < SILENT_MAX);
+    }
+
+    #[test]
+    fn of_a_deployment_it_is_kept_who_else_sets_the_replicas() {
+        let entry = |manager: &str, spec: serde_json::Value| ManagedFieldsEntry {
+            manager: Some(manager.into()),
+            operation: Some("Update".into()),
+            fields_v1: Some(FieldsV1(json!({ "f:spec": spec, "f:metadata": {} }))),
+            ..ManagedFieldsEntry::default()
+        };
+        let mut deployment = Deployment::default();
+        deployment.metadata.managed_fields = Some(vec![
+            entry("kubectl-edit", json!({ "f:replicas": {}, "f:paused": {} })),
+            entry("kube-controller-manager", json!({ "f:paused": {} })),
+        ]);
+        prune_deployment(&mut deployment);
+        let kept = deployment.metadata.managed_fields.unwrap();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].fields_v1, Some(FieldsV1(json!({ "f:spec": { "f:replicas": {} } }))));
     }
 
     #[tokio::test]

@@ -1,6 +1,9 @@
 //! Whole reconciles against a scripted API server: which calls are made, in which order, with which owner.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "reconcile/attach.rs"]
+mod attach;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -9,6 +12,7 @@ use std::time::{Duration, Instant};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::client::Body;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client};
@@ -16,6 +20,7 @@ use kube_runtime::reflector::store::Writer;
 use kube_runtime::{reflector, watcher};
 use plimsoll_core::input::Settings;
 use plimsoll_operator::app::{Context, Stores, next_scrape, reconcile};
+use plimsoll_operator::controller::Guarded;
 use plimsoll_operator::error::Error;
 use plimsoll_operator::leader::Fence;
 use plimsoll_operator::metrics::Metrics;
@@ -105,6 +110,8 @@ struct World {
     context: Arc<Context>,
     fence: Arc<Fence>,
     deployments: Writer<Deployment>,
+    apps: Writer<Guarded>,
+    autoscalers: Writer<HorizontalPodAutoscaler>,
 }
 
 impl World {
@@ -133,12 +140,27 @@ impl World {
         let fence = Arc::new(Fence::default());
         fence.set(Some(Instant::now() + Duration::from_mins(1)));
         let (deployments, writer) = reflector::store();
-        let stores = Stores { deployments, services: reflector::store().0, pods: reflector::store().0 };
+        let (apps, apps_writer) = reflector::store();
+        let (autoscalers, autoscalers_writer) = reflector::store();
+        let stores = Stores {
+            deployments,
+            services: reflector::store().0,
+            pods: reflector::store().0,
+            apps,
+            autoscalers,
+        };
         let settings = Settings { api_image: "api:test".into(), redis_image: "redis:test".into() };
         let metrics = Metrics::new().unwrap();
         let registry = Arc::new(Registry::default());
         let context = Context::new(client, stores, fence.clone(), metrics, registry, settings, "test".into());
-        Self { server, context: Arc::new(context), fence, deployments: writer }
+        Self {
+            server,
+            context: Arc::new(context),
+            fence,
+            deployments: writer,
+            apps: apps_writer,
+            autoscalers: autoscalers_writer,
+        }
     }
 
     fn put(&self, path: &str, object: Value) {

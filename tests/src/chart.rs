@@ -34,12 +34,13 @@ pub async fn install(access: &Access, images: &Images) -> Result<()> {
     install_release(access, RELEASE, images, json!({})).await
 }
 
-/// Installs the operator that the end-to-end tests share.
+/// Installs the operator that the end-to-end tests share, with `more` values.
 ///
 /// # Errors
 /// As [`install`].
-pub async fn install_shared(access: &Access, images: &Images) -> Result<()> {
-    install_release(access, RELEASE, images, json!({ "selector": format!("!{APART}") })).await
+pub async fn install_shared(access: &Access, images: &Images, mut more: Value) -> Result<()> {
+    more["selector"] = format!("!{APART}").into();
+    install_release(access, RELEASE, images, more).await
 }
 
 /// Installs a release of the chart into [`NAMESPACE`] with `more` values, or upgrades it, and waits until it is ready.

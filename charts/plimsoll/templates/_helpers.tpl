@@ -130,6 +130,10 @@ Each rule carries its reason; whoever adds one writes it.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
+# Sees which of them scale a Deployment that it would scale too; it writes none.
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [list, watch]
 # Tells why it scaled; repeated events are counted up in place.
 - apiGroups: [events.k8s.io]
   resources: [events]

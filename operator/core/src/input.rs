@@ -13,6 +13,7 @@ use plimsoll_crds::{
     ApiDeployment, ApiDeploymentSpec, DatabaseKind, Percentile, parse_duration, parse_percentage,
 };
 
+use crate::conflict::Rival;
 use crate::engine::{Answer, Pod, Target};
 use crate::histogram::{Rejection, Snapshot};
 use crate::memory::{Failure, Memory};
@@ -60,6 +61,8 @@ pub struct Observed {
     pub cache_secret: Child<CacheSecret>,
     /// `(Secret, key)` pairs that the spec names and that are not there.
     pub missing_secret_keys: Vec<(String, String)>,
+    /// Who else scales the API's Deployment.
+    pub rivals: Vec<Rival>,
     /// The Secrets could not be read, so that nothing is known of them; what is said of them here is empty.
     pub secrets_unread: Option<Failure>,
 }
@@ -74,6 +77,8 @@ pub enum Child<K> {
     Owned(Box<K>),
     /// Somebody else's; it is never touched.
     Foreign,
+    /// Somebody else's, that `spec.workload.attachTo` names: its replicas are written, and nothing else.
+    Attached(Box<K>),
 }
 
 /// What is read of the managed cache's Secret; its values are not kept.
@@ -209,6 +214,14 @@ impl<K> Child<K> {
     pub fn owned(&self) -> Option<&K> {
         match self {
             Self::Owned(child) => Some(child),
+            Self::Absent | Self::Foreign | Self::Attached(_) => None,
+        }
+    }
+
+    /// The child, if its replicas are decided on: ours, or the one that is attached to.
+    pub fn scaled(&self) -> Option<&K> {
+        match self {
+            Self::Owned(child) | Self::Attached(child) => Some(child),
             Self::Absent | Self::Foreign => None,
         }
     }

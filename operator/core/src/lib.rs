@@ -1,11 +1,13 @@
 //! The decisions of the operator, as pure functions: observe -> **decide** -> apply.
 //!
 //! There is no client, no clock and no randomness in this crate: the same [`Input`] gives the same [`Plan`]. In reading
-//! order: [`input`], [`plan`], [`decide()`], [`engine`] with [`histogram`], `scale`, [`policy`] with `hands`, `steps` with [`build`],
-//! [`memory`], [`status`], [`attainment`].
+//! order: [`input`], [`plan`], [`decide()`], [`engine`] with [`histogram`], `scale`, [`policy`] with `hands`, [`conflict`],
+//! `attach`, `steps` with [`build`], [`memory`], [`status`], [`attainment`].
 
+mod attach;
 pub mod attainment;
 pub mod build;
+pub mod conflict;
 mod decide;
 pub mod engine;
 mod hands;
@@ -20,6 +22,8 @@ mod scale;
 pub mod status;
 mod steps;
 
+pub use attach::{in_force, selector_text, with_resources_of};
+pub use conflict::sets_replicas;
 pub use decide::{decide, wanted_replicas};
 pub use input::Input;
 pub use plan::Plan;

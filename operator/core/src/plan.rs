@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Secret, Service};
 use serde::{Serialize, Serializer};
 
 use crate::attainment::Attainment;
+use crate::conflict::Conflict;
 use crate::engine;
 use crate::memory::{Failure, Memory};
 
@@ -222,13 +223,17 @@ pub enum Reason {
     AtMin,
     /// The database inside the pod allows one replica.
     EmbeddedDatabase,
+    /// Somebody else scales the Deployment: another number is recommended, and nothing is written.
+    ScalerConflict,
+    /// The Deployment that `spec.workload.attachTo` names is not there.
+    TargetNotFound,
     /// The stored spec cannot be read.
     InvalidSpec,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::Initial,
         Self::LatencyOverTarget,
         Self::ErrorsOverTarget,
@@ -254,6 +259,8 @@ impl Reason {
         Self::AtMax,
         Self::AtMin,
         Self::EmbeddedDatabase,
+        Self::ScalerConflict,
+        Self::TargetNotFound,
         Self::InvalidSpec,
     ];
 
@@ -285,6 +292,8 @@ impl Reason {
             Self::AtMax => "AtMax",
             Self::AtMin => "AtMin",
             Self::EmbeddedDatabase => "EmbeddedDatabase",
+            Self::ScalerConflict => "ScalerConflict",
+            Self::TargetNotFound => "TargetNotFound",
             Self::InvalidSpec => "InvalidSpec",
         }
     }
@@ -362,12 +371,20 @@ pub struct Evidence {
 pub struct Findings {
     /// Replicas wanted.
     pub wanted: i32,
+    /// Replicas that the load asks for, within bounds, floors and rates. Absent while there is nothing to ask.
+    pub recommended: Option<i32>,
     /// Replicas ready.
     pub ready: i32,
     /// The API's Deployment, as it comes along.
     pub rollout: Rollout,
     /// The spec cannot be read; the text says what to write.
     pub invalid_spec: Option<String>,
+    /// Name of the Deployment of `spec.workload.attachTo`, if it is not there.
+    pub missing_target: Option<String>,
+    /// Label selector of the pods, as text, where they are not the operator's own.
+    pub selector: Option<String>,
+    /// Who else sets the replicas.
+    pub conflict: Option<Conflict>,
     /// Children whose name is taken, as `Service posts`.
     pub name_conflicts: Vec<String>,
     /// `(Secret, key)` pairs that are not there.

@@ -52,11 +52,12 @@ pub fn next(app: &ApiDeployment, outcome: Outcome<'_>, now: Timestamp) -> ApiDep
                 observed_generation: if trying { before.observed_generation } else { generation },
                 replicas: Some(findings.wanted),
                 ready_replicas: Some(findings.ready),
-                selector: Some(build::selector_text(app)),
+                recommended_replicas: findings.recommended,
+                selector: selector(app, findings.selector.as_ref()),
                 latency: Some(latency(app, findings)),
                 last_decision: Some(last_decision(before.last_decision.clone(), decision)),
                 learned: learned(app, before.learned.clone(), findings),
-                cache: Some(cache(app, findings)),
+                cache: app.spec.attached_to().is_none().then(|| cache(app, findings)),
                 conditions: conditions.next,
             };
             if findings.invalid_spec.is_some() {
@@ -83,7 +84,7 @@ pub fn next(app: &ApiDeployment, outcome: Outcome<'_>, now: Timestamp) -> ApiDep
             ApiDeploymentStatus {
                 // Not observed: the spec of this generation is not carried out yet.
                 conditions: conditions.next,
-                selector: Some(build::selector_text(app)),
+                selector: selector(app, before.selector.as_ref()),
                 ..before
             }
         }
@@ -218,6 +219,7 @@ impl Conditions<'_> {
                 self.set(ConditionType::CacheReady, "False", reason::CACHE_UNAVAILABLE, message);
             }
         }
+        self.conflict(findings);
     }
 
     fn summary(&mut self, findings: &Findings, stalled: Option<&(&'static str, String)>) {
@@ -255,6 +257,16 @@ impl Conditions<'_> {
         }
     }
 
+    fn conflict(&mut self, findings: &Findings) {
+        let type_ = ConditionType::ScalerConflict;
+        let told = self.before.iter().any(|condition| condition.type_ == type_.as_str());
+        match &findings.conflict {
+            Some(conflict) => self.set(type_, "True", conflict.reason, conflict.message.clone()),
+            None if told => self.set(type_, "False", reason::NO_CONFLICT, "nobody else sets the replicas"),
+            None => {}
+        }
+    }
+
     fn scaling(&mut self, findings: &Findings, decision: &Decision) {
         let decided = decision.reason;
         let (active, why, message) = match decided {
@@ -264,6 +276,14 @@ impl Conditions<'_> {
             Reason::Hibernated => {
                 ("False", reason::HIBERNATED, "set spec.replicas.pinned to null to wake the API")
             }
+            _ if findings.missing_target.is_some() => {
+                ("False", reason::TARGET_NOT_FOUND, "there is no Deployment to scale")
+            }
+            _ if findings.conflict.as_ref().is_some_and(|conflict| conflict.yields) => (
+                "False",
+                reason::SCALER_CONFLICT,
+                "somebody else scales the Deployment; see the condition ScalerConflict",
+            ),
             _ if findings.recommends => {
                 ("False", reason::RECOMMEND, "set spec.scaling.mode to Auto to have the replicas written")
             }
@@ -307,6 +327,13 @@ fn stalled(findings: &Findings) -> Option<(&'static str, String)> {
     if let Some(message) = &findings.invalid_spec {
         return Some((reason::INVALID_SPEC, message.clone()));
     }
+    if let Some(target) = &findings.missing_target {
+        let message = format!(
+            "there is no Deployment {target}: create it in the namespace of the resource, or make an ApiDeployment that is \
+             attached to another"
+        );
+        return Some((reason::TARGET_NOT_FOUND, message));
+    }
     if !findings.name_conflicts.is_empty() {
         let names = findings.name_conflicts.join(", ");
         let message = format!(
@@ -339,6 +366,14 @@ fn stalled(findings: &Findings) -> Option<(&'static str, String)> {
 fn failures(findings: &Findings) -> String {
     let messages = findings.failures.iter().map(|failure| failure.message.as_str());
     messages.collect::<Vec<_>>().join("; ")
+}
+
+/// An attached Deployment has a selector of its own, which is known once it was seen.
+fn selector(app: &ApiDeployment, seen: Option<&String>) -> Option<String> {
+    match app.spec.attached_to() {
+        Some(_) => seen.cloned(),
+        None => Some(build::selector_text(app)),
+    }
 }
 
 fn latency(app: &ApiDeployment, findings: &Findings) -> LatencyStatus {

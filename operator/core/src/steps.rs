@@ -34,6 +34,7 @@ impl Blockers {
             cache_secret,
             missing_secret_keys,
             secrets_unread,
+            rivals: _,
         } = &input.observed;
         let name = build::name_of(&input.app);
         let cache = build::cache_name(&input.app);
@@ -149,7 +150,7 @@ fn api_deployment_steps(
 ) -> Vec<Step> {
     let mut steps = Vec::new();
     match observed {
-        Child::Foreign => {}
+        Child::Foreign | Child::Attached(_) => {}
         Child::Absent => {
             let mut with_replicas = wanted.clone();
             if let Some(spec) = &mut with_replicas.spec {
@@ -184,7 +185,7 @@ fn deployment_step(
 ) -> Option<Step> {
     let hash = hash_of(&wanted);
     let existing = match observed {
-        Child::Foreign => return None,
+        Child::Foreign | Child::Attached(_) => return None,
         Child::Absent => None,
         Child::Owned(existing) => Some(&existing.metadata),
     };
@@ -203,7 +204,7 @@ fn service_step(
 ) -> Option<Step> {
     let hash = hash_of(&wanted);
     let existing = match observed {
-        Child::Foreign => return None,
+        Child::Foreign | Child::Attached(_) => return None,
         Child::Absent => None,
         Child::Owned(existing) => Some(&existing.metadata),
     };
@@ -216,7 +217,7 @@ fn service_step(
 
 /// Writes the replicas when they change, and once after a start, so that the field has its manager. What was read may be
 /// behind what the operator before this one wrote: the first write looks live, as one that removes replicas always does.
-fn scale_step(memory: &Memory, existing: &ObjectMeta, change: Change) -> Option<Step> {
+pub(crate) fn scale_step(memory: &Memory, existing: &ObjectMeta, change: Change) -> Option<Step> {
     let written = memory.applied(ChildKind::Replicas).filter(|applied| applied.uid == uid(existing));
     let known = written.is_some_and(|applied| applied.hash == replicas_hash(change.to));
     (!known || change.from != change.to).then(|| Step::Scale {

@@ -46,6 +46,7 @@ pub async fn of_conditions(
         let bad = (condition.type_ == ConditionType::Stalled.as_str() && condition.status == "True")
             || (condition.type_ == ConditionType::MetricsAvailable.as_str() && condition.status == "False")
             || (condition.type_ == ConditionType::CacheReady.as_str() && condition.status == "False")
+            || (condition.type_ == ConditionType::ScalerConflict.as_str() && condition.status == "True")
             || (condition.type_ == ConditionType::ScalingLimited.as_str() && condition.status == "True")
                 // More replicas than the load needs are what the spec asks for.
                 && condition.reason != reason::TOO_FEW_REPLICAS;

@@ -3,9 +3,11 @@
 //! No step relies on an earlier one having run in the same pass; any await may be the last one.
 
 mod apply;
+mod attached;
 mod events;
 mod exposition;
 mod observe;
+mod rivals;
 mod scrape;
 
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{Client, Resource as _};
 use kube_runtime::controller::Action;
@@ -20,7 +23,7 @@ use kube_runtime::events::{Recorder, Reporter};
 use kube_runtime::reflector::Store;
 use plimsoll_core::input::Settings;
 use plimsoll_core::plan::ChildKind;
-use plimsoll_core::{Plan, decide, status};
+use plimsoll_core::{Plan, decide, in_force, status};
 use plimsoll_crds::ApiDeployment;
 use tokio::sync::Semaphore;
 use tracing::{Instrument as _, debug_span};
@@ -69,6 +72,10 @@ pub struct Stores {
     pub services: Store<Service>,
     /// Pods of the APIs.
     pub pods: Store<Pod>,
+    /// All resources: two may be attached to one Deployment.
+    pub apps: Store<Guarded>,
+    /// All autoscalers of Kubernetes' own, for what they scale.
+    pub autoscalers: Store<HorizontalPodAutoscaler>,
 }
 
 impl Context {
@@ -153,7 +160,7 @@ async fn converge_and_report(app: &Guarded, ctx: &Context) -> Result<Action, Err
     let object = ctx.registry.object(namespace.unwrap_or_default(), name.unwrap_or_default());
     let mut working = object.working.lock().await;
     working.belong_to(app.metadata.uid.as_deref().unwrap_or_default(), ctx.fence.term());
-    let app = observe::with_last_status(app, &working);
+    let app = in_force(observe::with_last_status(app, &working));
 
     let converged = converge(&app, ctx, &object, &mut working).await;
     let message = converged.as_ref().err().map(Error::chain).unwrap_or_default();

@@ -13,13 +13,13 @@ use plimsoll_core::build::{CACHE_SECRET_KEYS, REVISION_ANNOTATION, cache_name, n
 use plimsoll_core::input::{CacheSecret, Child, Credentials, Input, Observed, child_of};
 use plimsoll_core::memory::{Failure, Memory};
 use plimsoll_core::plan::ChildKind;
-use plimsoll_core::version_of;
+use plimsoll_core::{version_of, with_resources_of};
 use plimsoll_crds::{ApiDeployment, CacheKind, DatabaseKind, SecretKeySelector};
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
 use serde::de::DeserializeOwned;
 
-use super::{Context, scrape};
+use super::{Context, attached, rivals, scrape};
 use crate::error::{Error, Retry};
 use crate::state::{Secrets, Working};
 
@@ -36,6 +36,8 @@ const EARLY: f64 = 0.9;
 pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) -> Result<Input, Error> {
     let (name, cache) = (name_of(app), cache_name(app));
     let cache_managed = matches!(app.spec.cache.kind(), CacheKind::Managed(_));
+    let target = app.spec.attached_to();
+    let own = target.is_none();
     let memory = &working.memory;
     let stores = &ctx.stores;
     let (secrets, secrets_unread) = match secrets(ctx, app, working.secrets.as_ref()).await {
@@ -48,9 +50,14 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
             (last, unread)
         }
     };
+    let deployment = match target {
+        Some(target) => attached::deployment(ctx, app, target).await?,
+        None => child(ctx, app, &stores.deployments, memory, ChildKind::Deployment, name, true).await?,
+    };
     let observed = Observed {
-        deployment: child(ctx, app, &stores.deployments, memory, ChildKind::Deployment, name, true).await?,
-        service: child(ctx, app, &stores.services, memory, ChildKind::Service, name, true).await?,
+        deployment,
+        rivals: rivals::of(app, stores),
+        service: child(ctx, app, &stores.services, memory, ChildKind::Service, name, own).await?,
         cache_deployment: child(
             ctx,
             app,
@@ -76,14 +83,23 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
         secrets_unread,
     };
     working.secrets = secrets;
+    let app = match &observed.deployment {
+        Child::Attached(deployment) => &with_resources_of(app.clone(), deployment),
+        _ => app,
+    };
 
     let due = until_next_scrape(app, working) <= period(app).mul_f64(1.0 - EARLY);
     let mut scrape = None;
     if due {
         // Set even if there is nothing to ask yet: it is the rhythm of the object.
         working.scraped_at = Some(Instant::now());
-        if observed.deployment.owned().is_some() {
-            scrape = Some(scrape::pods(app, &pods_of(app, &stores.pods), &ctx.scrapes).await);
+        let targets = match &observed.deployment {
+            Child::Owned(_) => Some(pods_of(app, &stores.pods)),
+            Child::Attached(deployment) => Some(attached::pods(ctx, app, deployment).await?),
+            Child::Absent | Child::Foreign => None,
+        };
+        if let Some(targets) = targets {
+            scrape = Some(scrape::pods(app, &targets, &ctx.scrapes).await);
         }
     }
     Ok(Input {

@@ -43,7 +43,12 @@ impl Target {
         let ours = pod.metadata.namespace == app.metadata.namespace
             && labels.get(APP_LABEL).map(String::as_str) == Some(name_of(app))
             && labels.get(COMPONENT_LABEL).map(String::as_str) == Some("api");
-        if !ours || pod.metadata.deletion_timestamp.is_some() {
+        if ours { Self::selected(app, pod) } else { None }
+    }
+
+    /// A pod that is known to be scaled by the resource, if it is not being deleted.
+    pub fn selected(app: &ApiDeployment, pod: &Pod) -> Option<Self> {
+        if pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
         let created_at = pod.metadata.creation_timestamp.as_ref()?.0;

@@ -24,6 +24,8 @@ fn process(server: &Server) -> Arc<Context> {
         deployments: reflector::store().0,
         services: reflector::store().0,
         pods: reflector::store().0,
+        apps: reflector::store().0,
+        autoscalers: reflector::store().0,
     };
     let settings = Settings { api_image: "api".into(), redis_image: "redis".into() };
     let metrics = Metrics::new().unwrap();
