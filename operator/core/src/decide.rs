@@ -91,7 +91,7 @@ pub fn decide(input: &Input) -> Plan {
     let findings = Findings {
         wanted: verdict.to,
         // Between two scrapes nothing new is known of the load; what the spec fixes holds at once.
-        recommended: deployment.is_some().then(|| match memory.last_recommended {
+        recommended: (deployment.is_some() || target.is_none()).then(|| match memory.last_recommended {
             Some(last) if policy.exact.is_none() => last,
             _ => recommended,
         }),
