@@ -58,6 +58,7 @@ pub async fn run(options: Options) -> Result<()> {
 }
 
 async fn fast() -> Result<()> {
+    tools::MONITORING.ensure().await?;
     check("Check the formatting", &["fmt", "--all", "--check"]).await?;
     check("Lint", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]).await?;
     let end_to_end =

@@ -72,6 +72,15 @@ pub const HELM_3: Family = Family {
     takes: "about half a minute on two cores after Helm 4",
 };
 
+/// Reads objects of the Prometheus operator into its types; of our own source, beside its `go.mod`.
+pub const MONITORING: Family = Family {
+    name: "monitoring",
+    module: "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring",
+    programs: &["monitoring"],
+    version_variables: &[],
+    takes: "about a quarter of a minute on two cores",
+};
+
 /// What Kubernetes' own autoscaler reads; for the benchmark only.
 pub const METRICS_SERVER: Family = Family {
     name: "metrics-server",

@@ -47,7 +47,7 @@ async fn outlived(world: &World, family: Family) -> Result<()> {
     world.until_ready_replicas(2, SOON).await?;
     let helm = Helm { program: family.ensure().await?.join("helm"), folder: tempfile::tempdir()? };
     let result = life(world, &helm).await;
-    let restored = chart::install(&Access::local(), &world.images).await;
+    let restored = chart::install_shared(&Access::local(), &world.images).await;
     result?;
     restored.context("give the other tests their operator back")
 }
@@ -171,7 +171,8 @@ async fn operates(world: &World, max: i32) -> Result<()> {
 /// Pods of the operator that have not been told to end.
 async fn operators(world: &World) -> Result<Vec<Pod>> {
     let pods: Api<Pod> = Api::namespaced(world.client.clone(), NAMESPACE);
-    let selector = ListParams::default().labels("app.kubernetes.io/component=operator");
+    let labels = format!("app.kubernetes.io/component=operator,app.kubernetes.io/instance={RELEASE}");
+    let selector = ListParams::default().labels(&labels);
     let pods = pods.list(&selector).await?.items;
     Ok(pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect())
 }

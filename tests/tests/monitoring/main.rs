@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-use plimsoll_tests::{chart, paths};
+use plimsoll_tests::{chart, command, paths, tools};
 use serde_json::{Value, json};
 
 const RULES_TEST: &str = include_str!("rules_test.yaml");
@@ -220,6 +220,28 @@ async fn the_dashboard_is_rendered_as_it_is() {
     let rendered = parsed(map["data"]["plimsoll.json"].as_str().unwrap());
     assert_eq!(rendered, parsed(&read("charts/plimsoll/files/dashboard.json")));
     assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "1");
+}
+
+#[tokio::test]
+async fn the_prometheus_operator_knows_every_field() {
+    let program = tools::MONITORING.ensure().await.unwrap().join("monitoring");
+    let field = "serviceMonitor.interval=15s,serviceMonitor.scrapeTimeout=10s,serviceMonitor.relabelings[0].targetLabel=zone";
+    let rules = rendered("PrometheusRule", &["prometheusRule.enabled=true"]).await;
+    let services = rendered("ServiceMonitor", &["serviceMonitor.enabled=true", field]).await;
+    let pods =
+        rendered("PodMonitor", &["podMonitor.enabled=true", &field.replace("serviceMonitor", "podMonitor")])
+            .await;
+    let mut text = String::new();
+    for object in [rules, services, pods] {
+        text.extend(["---\n", &serde_yaml::to_string(&object).unwrap()]);
+    }
+    let check = async |text: &str| {
+        let mut program = tokio::process::Command::new(&program);
+        command::run_with_input(&mut program, text.as_bytes(), std::time::Duration::from_mins(1)).await
+    };
+    assert_eq!(check(&text).await.unwrap(), "PrometheusRule\nServiceMonitor\nPodMonitor\n");
+    let misspelt = check(&text.replace("honorLabels", "honourLabels")).await.unwrap_err();
+    assert!(format!("{misspelt:#}").contains(r#"unknown field "honourLabels""#), "{misspelt:#}");
 }
 
 #[tokio::test]
