@@ -10,6 +10,7 @@ pub mod health;
 pub mod leader;
 pub mod metrics;
 pub mod retry;
+pub mod source;
 pub mod state;
 pub mod telemetry;
 pub mod watches;
@@ -62,6 +63,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let client = Client::try_from(write_config).context("make the client for reads and writes")?;
     let identity =
         config.identity.clone().unwrap_or_else(|| format!("plimsoll-{:016x}", rand::random::<u64>()));
+    let servers = match &config.prometheus_config {
+        Some(file) => source::servers::Servers::read(file)?,
+        None => Arc::default(),
+    };
     info!(version = env!("CARGO_PKG_VERSION"), %identity, namespace = config.watch_namespace, "starting");
 
     let stop = CancellationToken::new();
@@ -96,7 +101,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let (client, fence, metrics, registry) =
             (client.clone(), fence.clone(), metrics.clone(), shared.registry.clone());
         let (settings, identity) = (config.settings(), identity.clone());
-        move |stores| app::Context::new(client, stores, fence, metrics, registry, settings, identity)
+        move |stores| {
+            app::Context::new(client, stores, fence, metrics, registry, settings, identity)
+                .with_servers(servers)
+        }
     };
     let controller = controller::run(
         &watches,

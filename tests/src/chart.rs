@@ -17,6 +17,10 @@ pub const OPERATOR: &str = "plimsoll-operator";
 /// Where the operator runs.
 pub const NAMESPACE: &str = "plimsoll-system";
 
+/// Where a test may run a Prometheus that the operator on the local cluster is configured to ask: the node, by
+/// [`NODE_ADDRESS`](crate::cluster::layout::NODE_ADDRESS).
+pub const PROMETHEUS: &str = "198.18.0.1:19090";
+
 const LIMIT: Duration = Duration::from_mins(4);
 
 /// Installs the chart, or upgrades it to these images, and waits until the operator is ready.
@@ -25,7 +29,10 @@ const LIMIT: Duration = Duration::from_mins(4);
 /// When Helm refuses the chart or the operator does not become ready.
 pub async fn install(access: &Access, images: &Images) -> Result<()> {
     clear_interrupted(access).await?;
-    let values = values(images);
+    let mut values = values(images);
+    if access.kubeconfig == Access::local().kubeconfig {
+        values["prometheus"] = json!({ "servers": [{ "name": "default", "url": format!("http://{PROMETHEUS}"), "timeoutSeconds": 2 }] });
+    }
     let file = paths::target().join("chart-values.json");
     std::fs::create_dir_all(paths::target()).context("create the target folder")?;
     std::fs::write(&file, serde_json::to_vec_pretty(&values)?)

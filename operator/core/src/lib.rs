@@ -1,11 +1,12 @@
 //! The decisions of the operator, as pure functions: observe -> **decide** -> apply.
 //!
 //! There is no client, no clock and no randomness in this crate: the same [`Input`] gives the same [`Plan`]. In reading
-//! order: [`input`], [`plan`], [`decide()`], [`engine`] with [`histogram`], `scale`, [`policy`] with `hands`, `steps` with [`build`],
+//! order: [`input`], [`plan`], [`decide()`], [`engine`] with [`histogram`], `scale` with `edges`, [`policy`] with `hands`, `steps` with [`build`],
 //! [`memory`], [`status`].
 
 pub mod build;
 mod decide;
+mod edges;
 pub mod engine;
 mod hands;
 pub mod histogram;

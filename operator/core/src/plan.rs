@@ -10,6 +10,8 @@ use k8s_openapi::api::core::v1::{Secret, Service};
 use serde::{Serialize, Serializer};
 
 use crate::engine;
+use crate::histogram::Rejection;
+use crate::input::Outage;
 use crate::memory::{Failure, Memory};
 
 /// The outcome of one decision.
@@ -426,10 +428,18 @@ pub enum MetricsState {
     Scraped,
     /// Likewise, but errors, which are limited, are not told.
     ErrorsMissing,
+    /// Likewise, but a target has no bucket edge; the text says where it is judged.
+    Approximate(String),
+    /// Likewise, but no edge is low enough to judge a target; the text says which.
+    NoEdge(String),
     /// There is no ready pod.
     NoReadyPods,
-    /// The pods answer without the histogram.
-    HistogramMissing,
+    /// There are ready pods, and nothing can be known of them yet.
+    Awaited,
+    /// All ready pods are left out for the same reason, which says what to do.
+    Alike(Rejection),
+    /// Nothing could be read, for a reason that is none of the pods'.
+    Outage(Outage),
     /// From fewer than half of the ready pods; the text says how many, and why not.
     Failed(String),
 }

@@ -4,9 +4,7 @@
 
 mod apply;
 mod events;
-mod exposition;
 mod observe;
-mod scrape;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +27,7 @@ use crate::controller::Guarded;
 use crate::error::Error;
 use crate::leader::Fence;
 use crate::metrics::Metrics;
+use crate::source::servers::Servers;
 use crate::state::{Object, Registry, Working};
 
 /// Longest time for a reconcile: seven children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
@@ -52,6 +51,7 @@ pub struct Context {
     settings: Settings,
     recorder: Recorder,
     scrapes: Semaphore,
+    servers: Arc<Servers>,
 }
 
 /// Watched objects. They may be behind the API server; what that would hurt is read live.
@@ -79,7 +79,14 @@ impl Context {
         let reporter = Reporter { controller: "plimsoll-operator".into(), instance: Some(identity) };
         let recorder = Recorder::new(client.clone(), reporter);
         let scrapes = Semaphore::new(SCRAPES_MAX);
-        Self { client, stores, fence, metrics, registry, settings, recorder, scrapes }
+        let servers = Arc::default();
+        Self { client, stores, fence, metrics, registry, settings, recorder, scrapes, servers }
+    }
+
+    /// With the Prometheus servers that resources may choose among.
+    #[must_use]
+    pub fn with_servers(self, servers: Arc<Servers>) -> Self {
+        Self { servers, ..self }
     }
 }
 
