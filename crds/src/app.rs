@@ -7,6 +7,7 @@ use schemars::Schema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::metrics::Metrics;
 use crate::percentile::Percentile;
 use crate::scaling::Scaling;
 use crate::status::ApiDeploymentStatus;
@@ -336,35 +337,6 @@ pub struct Probe {
     pub failure_threshold: i32,
 }
 
-/// Where the operator reads the latency of each replica.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct Metrics {
-    /// Path of the Prometheus text exposition.
-    #[serde(default = "default_metrics_path")]
-    #[x_kube(validation = Rule::new("self.startsWith('/')").message("write a path that begins with /, such as /metrics"))]
-    #[schemars(length(max = 256))]
-    pub path: String,
-
-    /// Port of the exposition. Absent: `spec.port`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: Option<i32>,
-
-    /// Name of the histogram of request durations, in seconds, without a suffix. Give it a bucket edge at each latency
-    /// target, as the bundled API does by itself: requests are judged by the nearest edge below a target that has none.
-    #[serde(default = "default_histogram")]
-    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_:][a-zA-Z0-9_:]*$') && !self.endsWith('_bucket')")
-        .message("write the histogram's name without its suffix, such as http_request_duration_seconds"))]
-    #[schemars(length(max = 256))]
-    pub histogram: String,
-
-    /// Seconds between two scrapes, and so between two decisions.
-    #[serde(default = "default_scrape_period")]
-    #[schemars(range(min = 1, max = 60))]
-    pub scrape_period_seconds: i32,
-}
-
 /// The cache that is in force.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum CacheKind<'a> {
@@ -477,17 +449,6 @@ impl Probe {
     }
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self {
-            path: default_metrics_path(),
-            port: None,
-            histogram: default_histogram(),
-            scrape_period_seconds: default_scrape_period(),
-        }
-    }
-}
-
 fn default_port() -> i32 {
     8080
 }
@@ -538,16 +499,4 @@ fn default_probe_timeout() -> i32 {
 
 fn default_probe_failures() -> i32 {
     3
-}
-
-fn default_metrics_path() -> String {
-    "/metrics".into()
-}
-
-fn default_histogram() -> String {
-    "http_request_duration_seconds".into()
-}
-
-fn default_scrape_period() -> i32 {
-    5
 }

@@ -68,6 +68,8 @@ pub mod reason {
     pub const APPLY_FAILED: &str = "ApplyFailed";
     /// A Secret that the spec names, or its key, is not there.
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+    /// A Secret that `spec.metrics` names holds something else than what it is for.
+    pub const INVALID_SECRET: &str = "InvalidSecret";
     /// A child's name is taken by an object of somebody else.
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// The Deployment that `spec.workload.attachTo` names is not there.
@@ -110,6 +112,26 @@ pub mod reason {
     pub const SCRAPE_FAILED: &str = "ScrapeFailed";
     /// The replicas answer, but not with the histogram that `spec.metrics` names.
     pub const HISTOGRAM_MISSING: &str = "HistogramMissing";
+    /// The histogram has no series with the labels of `spec.metrics.labels`.
+    pub const LABELS_MISSING: &str = "LabelsMissing";
+    /// No bucket edge of the histogram is low enough to judge a target; the number of replicas is held.
+    pub const NO_BUCKET_EDGE: &str = "NoBucketEdge";
+    /// The replicas refuse to tell the operator their metrics.
+    pub const UNAUTHORIZED: &str = "Unauthorized";
+    /// The certificates of the replicas, or those of Prometheus, are not to be trusted.
+    pub const UNTRUSTED: &str = "Untrusted";
+    /// The replicas are ready, and Prometheus has not scraped them yet.
+    pub const AWAITING_SCRAPE: &str = "AwaitingScrape";
+    /// Prometheus has no series of the replicas.
+    pub const NO_SERIES: &str = "NoSeries";
+    /// Prometheus last scraped the replicas too long ago.
+    pub const SERIES_STALE: &str = "SeriesStale";
+    /// Prometheus does not answer.
+    pub const PROMETHEUS_UNREACHABLE: &str = "PrometheusUnreachable";
+    /// Prometheus refuses the query, or its answer cannot be read.
+    pub const QUERY_FAILED: &str = "QueryFailed";
+    /// The operator's configuration does not have the Prometheus that `spec.metrics` names, or does not allow what is asked.
+    pub const PROMETHEUS_NOT_ALLOWED: &str = "PrometheusNotAllowed";
     /// Latency was read, but the histogram does not tell errors, which `spec.errorRate` is about.
     pub const ERRORS_MISSING: &str = "ErrorsMissing";
     /// The managed cache does not answer; reads go to the database.

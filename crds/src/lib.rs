@@ -6,6 +6,7 @@
 mod app;
 mod attach;
 mod condition;
+mod metrics;
 mod percentile;
 mod quantity;
 mod scaling;
@@ -14,11 +15,12 @@ mod workload;
 
 pub use app::{
     ApiDeployment, ApiDeploymentSpec, Cache, CacheKind, Database, DatabaseKind, Disabled, Embedded,
-    ExternalCache, ExternalDatabase, Latency, ManagedCache, Metrics, Probe, Probes, Replicas,
-    SecretKeySelector, UrlSource,
+    ExternalCache, ExternalDatabase, Latency, ManagedCache, Probe, Probes, Replicas, SecretKeySelector,
+    UrlSource,
 };
 pub use attach::AttachTo;
 pub use condition::{ConditionType, reason};
+pub use metrics::{BasicAuth, Metrics, MetricsTls, PrometheusSource, Scheme, SecretSource};
 pub use percentile::Percentile;
 pub use quantity::{
     DurationError, PercentageError, QuantityError, parse_duration, parse_percentage, quantity_bytes,

@@ -68,6 +68,9 @@ pub struct Config {
     /// Format of the log.
     #[arg(long, env = "PLIMSOLL_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
+    /// YAML file with the Prometheus servers that resources may choose among. Absent: there are none.
+    #[arg(long, env = "PLIMSOLL_PROMETHEUS_CONFIG", value_name = "FILE")]
+    pub prometheus_config: Option<PathBuf>,
     /// Resources that are reconciled at the same time.
     #[arg(long, env = "PLIMSOLL_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,

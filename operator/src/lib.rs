@@ -22,6 +22,7 @@ pub mod otlp;
 pub mod pulse;
 pub mod retry;
 pub mod shards;
+pub mod source;
 pub mod state;
 pub mod telemetry;
 pub mod watches;
@@ -70,6 +71,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let client = client_of(clients::for_calls(&cluster)).context("make the client for reads and writes")?;
     let identity =
         config.identity.clone().unwrap_or_else(|| format!("plimsoll-{:016x}", rand::random::<u64>()));
+    let servers = match &config.prometheus_config {
+        Some(file) => source::servers::Servers::read(file)?,
+        None => Arc::default(),
+    };
     info!(version = env!("CARGO_PKG_VERSION"), %identity, namespace = config.watch_namespace, "starting");
 
     let stop = CancellationToken::new();
@@ -124,6 +129,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             // Asked for once, so it is not set yet.
             let _ = apps.set(stores.apps.clone());
             app::Context::new(client, stores, shards, metrics, registry, settings, identity)
+                .with_servers(servers)
         }
     };
     let controller = controller::run(

@@ -11,6 +11,8 @@ use plimsoll_core::plan::Decision;
 use plimsoll_crds::ApiDeploymentStatus;
 
 use crate::metrics::object::ObjectMetrics;
+use crate::source::credentials;
+use crate::source::round::Progress;
 
 /// Decisions kept for each object: three quarters of an hour at the default scrape period.
 const DECISIONS_MAX: usize = 512;
@@ -45,6 +47,10 @@ pub struct Working {
     pub memory: Memory,
     /// When the pods were last asked.
     pub scraped_at: Option<Instant>,
+    /// What the resource's Secrets hold for reading its metrics.
+    pub credentials: Option<credentials::Kept>,
+    /// How far its readings have been used.
+    pub progress: Progress,
     /// Secrets as last looked at.
     pub secrets: Option<Secrets>,
     /// The status as last written, with the resource version that the write gave.

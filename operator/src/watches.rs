@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures::{Stream, StreamExt as _, future};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec};
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
@@ -283,11 +283,24 @@ pub fn prune_autoscaler(autoscaler: &mut HorizontalPodAutoscaler) {
 pub fn prune_pod(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     pod.metadata.annotations = None;
-    pod.spec = Some(PodSpec::default());
+    let containers = pod.spec.take().map_or_else(Vec::new, |spec| spec.containers);
+    pod.spec =
+        Some(PodSpec { containers: containers.into_iter().map(pruned).collect(), ..PodSpec::default() });
     if let Some(status) = &mut pod.status {
         status.container_statuses = None;
         status.init_container_statuses = None;
     }
+}
+
+/// Keeps of a container its name, its named ports and its CPU limit.
+fn pruned(container: Container) -> Container {
+    let Container { name, ports, resources, .. } = container;
+    let limit = resources.and_then(|resources| resources.limits?.remove_entry("cpu"));
+    let resources = limit.map(|limit| ResourceRequirements {
+        limits: Some([limit].into()),
+        ..ResourceRequirements::default()
+    });
+    Container { name, ports, resources, ..Container::default() }
 }
 
 #[cfg(test)]

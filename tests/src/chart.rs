@@ -19,6 +19,10 @@ pub const OPERATOR: &str = "plimsoll-operator";
 /// Where the operator runs.
 pub const NAMESPACE: &str = "plimsoll-system";
 
+/// Where a test may run a Prometheus that the operator on the local cluster is configured to ask: the node, by
+/// [`NODE_ADDRESS`](crate::cluster::layout::NODE_ADDRESS).
+pub const PROMETHEUS: &str = "198.18.0.1:19090";
+
 const LIMIT: Duration = Duration::from_mins(4);
 /// Rendering takes well under a second; the rest is for a busy machine.
 const RENDER_LIMIT: Duration = Duration::from_mins(1);
@@ -40,6 +44,8 @@ pub async fn install(access: &Access, images: &Images) -> Result<()> {
 /// As [`install`].
 pub async fn install_shared(access: &Access, images: &Images, mut more: Value) -> Result<()> {
     more["selector"] = format!("!{APART}").into();
+    let server = json!({ "name": "default", "url": format!("http://{PROMETHEUS}"), "timeoutSeconds": 2 });
+    more["prometheus"] = json!({ "servers": [server] });
     install_release(access, RELEASE, images, more).await
 }
 

@@ -43,6 +43,7 @@ pub fn decide(input: &Input) -> Plan {
     let nothing = Scrape::default();
     let situation = Situation {
         bounds,
+        targets,
         current,
         ready: deployment.and_then(|deployment| deployment.status.as_ref()?.ready_replicas).unwrap_or(0),
         scrape: input.scrape.as_ref().unwrap_or(&nothing),
@@ -106,10 +107,7 @@ pub fn decide(input: &Input) -> Plan {
         failures,
         recommends: policy.only_recommends(),
         limit: verdict.limit.or_else(|| bounds.embedded_database.then_some(Limit::EmbeddedDatabase)),
-        metrics: input
-            .scrape
-            .as_ref()
-            .map(|scrape| scale::metrics_state(scrape, situation.ready, targets.limits_errors())),
+        metrics: input.scrape.as_ref().map(|scrape| scale::metrics_state(scrape, situation.ready, targets)),
         cache_ready: matches!(input.app.spec.cache.kind(), CacheKind::Managed(_))
             .then(|| input.observed.cache_deployment.owned().is_some_and(available)),
         latency_seconds: latency(&memory),

@@ -108,6 +108,20 @@ impl fmt::Debug for Credentials {
 pub struct Scrape {
     /// All pods of the API that were not being deleted when the round began. Those that were Ready were asked.
     pub pods: Vec<Pod>,
+    /// Pods that are Ready and of which nothing can be known yet, as before Prometheus first scrapes them. They stand
+    /// among `pods` as if they were not Ready.
+    pub awaited: usize,
+    /// Why none of the pods could be read, where the reason is none of theirs.
+    pub outage: Option<Outage>,
+}
+
+/// Why nothing could be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// Reason of the condition, one of [`plimsoll_crds::reason`].
+    pub reason: &'static str,
+    /// What happened, and what to do.
+    pub message: String,
 }
 
 impl Scrape {

@@ -1,14 +1,15 @@
 //! The decisions of the operator, as pure functions: observe -> **decide** -> apply.
 //!
 //! There is no client, no clock and no randomness in this crate: the same [`Input`] gives the same [`Plan`]. In reading
-//! order: [`input`], [`plan`], [`decide()`], [`engine`] with [`histogram`], `scale`, [`policy`] with `hands`, [`conflict`],
-//! `attach`, `steps` with [`build`], [`memory`], [`status`], [`attainment`].
+//! order: [`input`], [`plan`], [`decide()`], [`engine`] with [`histogram`], `scale` with `edges`, [`policy`] with `hands`,
+//! [`conflict`], `attach`, `steps` with [`build`], [`memory`], [`status`], [`attainment`].
 
 mod attach;
 pub mod attainment;
 pub mod build;
 pub mod conflict;
 mod decide;
+mod edges;
 pub mod engine;
 mod hands;
 pub mod histogram;

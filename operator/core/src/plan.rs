@@ -12,6 +12,8 @@ use serde::{Serialize, Serializer};
 use crate::attainment::Attainment;
 use crate::conflict::Conflict;
 use crate::engine;
+use crate::histogram::Rejection;
+use crate::input::Outage;
 use crate::memory::{Failure, Memory};
 
 /// The outcome of one decision.
@@ -446,10 +448,18 @@ pub enum MetricsState {
     Scraped,
     /// Likewise, but errors, which are limited, are not told.
     ErrorsMissing,
+    /// Likewise, but a target has no bucket edge; the text says where it is judged.
+    Approximate(String),
+    /// Likewise, but no edge is low enough to judge a target; the text says which.
+    NoEdge(String),
     /// There is no ready pod.
     NoReadyPods,
-    /// The pods answer without the histogram.
-    HistogramMissing,
+    /// There are ready pods, and nothing can be known of them yet.
+    Awaited,
+    /// All ready pods are left out for the same reason, which says what to do.
+    Alike(Rejection),
+    /// Nothing could be read, for a reason that is none of the pods'.
+    Outage(Outage),
     /// From fewer than half of the ready pods; the text says how many, and why not.
     Failed(String),
 }

@@ -12,11 +12,12 @@ use plimsoll_crds::{
 };
 
 use crate::build;
-use crate::input::Targets;
+use crate::histogram::Rejection;
+use crate::input::{Outage, Targets};
 use crate::learned;
 use crate::memory::seconds_between;
 use crate::plan::{Decision, Findings, Limit, MetricsState, Reason, Rollout};
-use crate::scale::EMBEDDED_DATABASE;
+use crate::scale::{EMBEDDED_DATABASE, alike};
 
 /// Changes of latency, load and holding reasons are written at most this often.
 const QUIET_SECONDS: f64 = 15.0;
@@ -198,10 +199,26 @@ impl Conditions<'_> {
                 let message = "no replica is ready, so there is nothing to read";
                 self.set(ConditionType::MetricsAvailable, "Unknown", reason::NO_READY_PODS, message);
             }
-            Some(MetricsState::HistogramMissing) => {
-                let message = "the replicas answer without the histogram; set spec.metrics.histogram, path and port to \
-                               what they expose";
-                self.set(ConditionType::MetricsAvailable, "False", reason::HISTOGRAM_MISSING, message);
+            Some(MetricsState::Awaited) => {
+                let message = "the replicas are ready, and Prometheus has not scraped them yet";
+                self.set(ConditionType::MetricsAvailable, "Unknown", reason::AWAITING_SCRAPE, message);
+            }
+            Some(MetricsState::Alike(rejection)) => {
+                let (reason, fix) = fix(*rejection);
+                let message = format!("{}; {fix}", alike(*rejection));
+                self.set(ConditionType::MetricsAvailable, "False", reason, message);
+            }
+            Some(MetricsState::Outage(Outage { reason, message })) => {
+                let message = format!("{message}; the replicas are held");
+                self.set(ConditionType::MetricsAvailable, "False", reason, message);
+            }
+            Some(MetricsState::Approximate(text)) => {
+                let message = format!("latency is read from the replicas; {text}");
+                self.set(ConditionType::MetricsAvailable, "True", reason::SCRAPED, message);
+            }
+            Some(MetricsState::NoEdge(text)) => {
+                let message = format!("{text}; the replicas are held");
+                self.set(ConditionType::MetricsAvailable, "False", reason::NO_BUCKET_EDGE, message);
             }
             Some(MetricsState::Failed(text)) => {
                 let message =
@@ -319,6 +336,28 @@ impl Conditions<'_> {
                 self.set(ConditionType::ScalingLimited, "False", reason::WITHIN_BOUNDS, message);
             }
         }
+    }
+}
+
+/// Reason and remedy, where all replicas are left out for the same reason.
+const fn fix(rejection: Rejection) -> (&'static str, &'static str) {
+    match rejection {
+        Rejection::LabelsMissing => {
+            (reason::LABELS_MISSING, "correct spec.metrics.labels, or send the first request that has them")
+        }
+        Rejection::NoSeries => (
+            reason::NO_SERIES,
+            "check that it scrapes them, and spec.metrics.histogram, labels and prometheus.podLabel",
+        ),
+        Rejection::Stale => (reason::SERIES_STALE, "check that it still scrapes them"),
+        Rejection::Unauthorized => {
+            (reason::UNAUTHORIZED, "set spec.metrics.bearerTokenFrom to a token that they take")
+        }
+        Rejection::Untrusted => (
+            reason::UNTRUSTED,
+            "set spec.metrics.tls to the authority that signed them and a name that they have",
+        ),
+        _ => (reason::HISTOGRAM_MISSING, "set spec.metrics.histogram, path and port to what they expose"),
     }
 }
 

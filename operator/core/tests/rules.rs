@@ -26,7 +26,8 @@ fn with_deployment(replicas: i32, ready: i32, spec: &serde_json::Value) -> plims
 }
 
 fn failing(rejection: Rejection, pods: usize) -> Scrape {
-    Scrape { pods: (0..pods).map(|index| answering(index, Err(rejection))).collect() }
+    let pods = (0..pods).map(|index| answering(index, Err(rejection))).collect();
+    Scrape { pods, ..Scrape::default() }
 }
 
 /// A pod that has been ready for a day, and gives this answer.
@@ -133,10 +134,10 @@ fn ready_pods_that_are_not_known_yet_count_as_unread() {
     let mut input = with_deployment(5, 5, &json!({}));
     let reading = Snapshot::new(vec![(0.1, 10.0), (f64::INFINITY, 10.0)], None, None);
     let pod = |index: usize| answering(index, reading.clone());
-    input.scrape = Some(Scrape { pods: (0..2).map(pod).collect() });
+    input.scrape = Some(Scrape { pods: (0..2).map(pod).collect(), ..Scrape::default() });
     let decision = decide(&input).decision;
     assert_eq!((decision.to, decision.reason), (5, Reason::MetricsUnavailable), "{}", decision.message);
-    input.scrape = Some(Scrape { pods: (0..3).map(pod).collect() });
+    input.scrape = Some(Scrape { pods: (0..3).map(pod).collect(), ..Scrape::default() });
     assert_ne!(decide(&input).decision.reason, Reason::MetricsUnavailable);
 }
 
@@ -422,7 +423,7 @@ fn the_first_reading_is_a_baseline_and_no_load() {
     let mut input = with_deployment(2, 2, &json!({}));
     let snapshot = Snapshot::new(vec![(0.1, 0.0), (f64::INFINITY, 100_000.0)], None, None).unwrap();
     let pods = (0..2).map(|index| answering(index, Ok(snapshot.clone())));
-    input.scrape = Some(Scrape { pods: pods.collect() });
+    input.scrape = Some(Scrape { pods: pods.collect(), ..Scrape::default() });
     let decision = decide(&input).decision;
     assert_eq!((decision.to, decision.evidence.requests_per_second), (2, None));
     assert_eq!(decision.reason, Reason::HoldingTooFewRequests, "{}", decision.message);

@@ -10,8 +10,9 @@ use plimsoll_core::input::Child;
 use plimsoll_core::selector_text;
 use plimsoll_crds::ApiDeployment;
 
-use super::{Context, scrape};
+use super::Context;
 use crate::error::Error;
+use crate::source::target::Target;
 
 /// The Deployment; absent also while it is being deleted.
 pub async fn deployment(
@@ -32,13 +33,13 @@ pub async fn pods(
     ctx: &Context,
     app: &ApiDeployment,
     deployment: &Deployment,
-) -> Result<Vec<scrape::Target>, Error> {
+) -> Result<Vec<Target>, Error> {
     let selector = selector_text(deployment);
     let pods = api::<Pod>(ctx, app)
         .list(&ListParams::default().labels(&selector).match_any())
         .await
         .map_err(|source| Error::Read { what: format!("pods of {selector}"), source })?;
-    Ok(pods.items.iter().filter_map(|pod| scrape::Target::selected(app, pod)).collect())
+    Ok(pods.items.iter().filter_map(|pod| Target::selected(app, pod)).collect())
 }
 
 fn api<K>(ctx: &Context, app: &ApiDeployment) -> Api<K>

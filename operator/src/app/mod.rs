@@ -5,10 +5,8 @@
 mod apply;
 mod attached;
 mod events;
-mod exposition;
 mod observe;
 mod rivals;
-mod scrape;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +32,7 @@ use crate::error::Error;
 use crate::leader::Fence;
 use crate::metrics::Metrics;
 use crate::shards::Shards;
+use crate::source::servers::Servers;
 use crate::state::{Object, Registry, Working};
 
 /// Longest time for a reconcile: seven children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
@@ -61,6 +60,7 @@ pub struct Context {
     settings: Settings,
     recorder: Recorder,
     scrapes: Arc<Semaphore>,
+    servers: Arc<Servers>,
 }
 
 /// Watched objects. They may be behind the API server; what that would hurt is read live.
@@ -94,7 +94,14 @@ impl Context {
         let scrapes = Arc::new(Semaphore::new(SCRAPES_MAX));
         let shards = shards.into();
         let fence = shards.fence(0).clone();
-        Self { client, stores, fence, shards, metrics, registry, settings, recorder, scrapes }
+        let servers = Arc::default();
+        Self { client, stores, fence, shards, metrics, registry, settings, recorder, scrapes, servers }
+    }
+
+    /// With the Prometheus servers that resources may choose among.
+    #[must_use]
+    pub fn with_servers(self, servers: Arc<Servers>) -> Self {
+        Self { servers, ..self }
     }
 
     /// The same with the fence of the object's shard, which its writes pass.

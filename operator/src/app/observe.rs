@@ -10,7 +10,7 @@ use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource};
 use kube_runtime::reflector::{ObjectRef, Store};
 use plimsoll_core::build::{CACHE_SECRET_KEYS, REVISION_ANNOTATION, cache_name, name_of};
-use plimsoll_core::input::{CacheSecret, Child, Credentials, Input, Observed, child_of};
+use plimsoll_core::input::{CacheSecret, Child, Credentials, Input, Observed, Scrape, child_of};
 use plimsoll_core::memory::{Failure, Memory};
 use plimsoll_core::plan::ChildKind;
 use plimsoll_core::{version_of, with_resources_of};
@@ -19,8 +19,13 @@ use rand::Rng as _;
 use rand::distr::Alphanumeric;
 use serde::de::DeserializeOwned;
 
-use super::{Context, attached, rivals, scrape};
+use super::{Context, attached, rivals};
 use crate::error::{Error, Retry};
+use crate::source::pods::Pods;
+use crate::source::prometheus::Prometheus;
+use crate::source::round::round;
+use crate::source::target::Target;
+use crate::source::{Asked, MetricsSource as _, credentials};
 use crate::state::{Secrets, Working};
 
 /// Secrets that were there are looked at again after this long.
@@ -99,7 +104,7 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
             Child::Absent | Child::Foreign => None,
         };
         if let Some(targets) = targets {
-            scrape = Some(scrape::pods(app, &targets, &ctx.scrapes).await);
+            scrape = self::scrape(ctx, app, &targets, working).await;
         }
     }
     Ok(Input {
@@ -236,8 +241,29 @@ fn referenced(app: &ApiDeployment) -> Vec<&SecretKeySelector> {
     referenced
 }
 
-fn pods_of(app: &ApiDeployment, pods: &Store<Pod>) -> Vec<scrape::Target> {
-    pods.state().iter().filter_map(|pod| scrape::Target::of(app, pod)).collect()
+/// Reads the counts of the pods where the spec says. None when there is nothing newer than in the last round.
+async fn scrape(
+    ctx: &Context,
+    app: &ApiDeployment,
+    targets: &[Target],
+    working: &mut Working,
+) -> Option<Scrape> {
+    let deployment = app.spec.attached_to().unwrap_or_else(|| name_of(app));
+    let readings = match credentials::of(&ctx.client, app, &mut working.credentials).await {
+        Ok(credentials) => {
+            let asked = Asked { app, deployment, targets, credentials: &credentials };
+            match &app.spec.metrics.prometheus {
+                Some(_) => Prometheus { servers: &ctx.servers }.read(asked).await,
+                None => Pods { turns: &ctx.scrapes }.read(asked).await,
+            }
+        }
+        Err(outage) => Err(outage),
+    };
+    round(targets, readings, &mut working.progress, Timestamp::now())
+}
+
+fn pods_of(app: &ApiDeployment, pods: &Store<Pod>) -> Vec<Target> {
+    pods.state().iter().filter_map(|pod| Target::of(app, pod)).collect()
 }
 
 /// 190 bits for the password; the generator is the thread's, which is seeded by the system.

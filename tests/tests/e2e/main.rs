@@ -9,4 +9,5 @@ mod fleet;
 mod kubectl;
 mod rollout;
 mod scaling;
+mod source;
 mod world;

@@ -327,6 +327,6 @@ impl World {
                 sample: ready.then(|| Sample { at: self.timestamp(), reading: Ok(snapshot), cpu: None }),
             }
         });
-        Scrape { pods: pods.collect() }
+        Scrape { pods: pods.collect(), ..Scrape::default() }
     }
 }
