@@ -64,6 +64,8 @@ pub mod reason {
     pub const APPLY_FAILED: &str = "ApplyFailed";
     /// A Secret that the spec names, or its key, is not there.
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+    /// A ConfigMap that the pods cannot start without, or a key of it, is not there.
+    pub const CONFIG_MAP_NOT_FOUND: &str = "ConfigMapNotFound";
     /// A child's name is taken by an object of somebody else.
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// Nothing is left to do.

@@ -67,7 +67,11 @@ pub enum LogFormat {
 impl Config {
     /// What decisions may know of the configuration.
     pub fn settings(&self) -> Settings {
-        Settings { api_image: self.api_image.clone(), redis_image: self.redis_image.clone() }
+        Settings {
+            api_image: self.api_image.clone(),
+            redis_image: self.redis_image.clone(),
+            operator_namespace: Some(self.lease_namespace.clone()),
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use futures::{StreamExt as _, future};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::DeserializeGuard;
 use kube_runtime::controller::{self, Action, Controller};
 use kube_runtime::reflector::ObjectRef;
@@ -26,7 +28,8 @@ use crate::watches::{Watches, managed, pods, prune_metadata, prune_pod};
 pub type Guarded = DeserializeGuard<ApiDeployment>;
 
 /// The kinds that are watched, as logs and metrics name them.
-const KINDS: [&str; 4] = ["ApiDeployment", "Deployment", "Service", "Pod"];
+const KINDS: [&str; 6] =
+    ["ApiDeployment", "Deployment", "Service", "Pod", "PodDisruptionBudget", "NetworkPolicy"];
 
 /// Pause between two sweeps of the state of objects that are gone.
 const SWEEP_PERIOD: Duration = Duration::from_mins(1);
@@ -46,9 +49,13 @@ pub async fn run(
     let (deployments, deployments_stream) = watches.of::<Deployment>(KINDS[1], managed(), prune_metadata);
     let (services, services_stream) = watches.of::<Service>(KINDS[2], managed(), prune_metadata);
     let (pods, pods_stream) = watches.of::<Pod>(KINDS[3], pods(), prune_pod);
+    let (budgets, budgets_stream) = watches.of::<PodDisruptionBudget>(KINDS[4], managed(), prune_metadata);
+    let (policies, policies_stream) = watches.of::<NetworkPolicy>(KINDS[5], managed(), prune_metadata);
     let context = Arc::new(make_context(Stores {
         deployments: deployments.clone(),
         services: services.clone(),
+        disruption_budgets: budgets,
+        network_policies: policies,
         pods: pods.clone(),
     }));
 
@@ -89,6 +96,8 @@ pub async fn run(
     Controller::for_stream(apps_stream, apps)
         .owns_stream(deployments_stream)
         .owns_stream(services_stream)
+        .owns_stream(budgets_stream)
+        .owns_stream(policies_stream)
         .reconcile_all_on(futures::stream::once(won))
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .with_config(controller::Config::default().concurrency(concurrency.max(1)))

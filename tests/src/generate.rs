@@ -25,7 +25,7 @@ pub async fn run() -> Result<()> {
         std::fs::write(paths::project().join(path), &crd).with_context(|| format!("write {path}"))?;
         println!("wrote {path}");
     }
-    for package in ["plimsoll-core", "kubectl-plimsoll", "plimsoll-tests"] {
+    for package in ["plimsoll-crds", "plimsoll-core", "kubectl-plimsoll", "plimsoll-tests"] {
         command::run(cargo(&["test", "--quiet", "-p", package]).env("UPDATE_GOLDEN", "1"), LIMIT).await?;
         println!("wrote the golden files of {package}");
     }

@@ -59,9 +59,10 @@ fn a_new_deployment_starts_at_the_minimum_and_never_at_kubernetes_default() {
             assert_eq!(change.to, 3);
             "replicas"
         }
-        Step::CreateSecret(_) | Step::Delete { .. } => "other",
+        Step::ApplyDisruptionBudget { .. } => "budget",
+        Step::CreateSecret(_) | Step::ApplyNetworkPolicy { .. } | Step::Delete { .. } => "other",
     });
-    assert_eq!(steps.collect::<Vec<_>>(), ["service", "create", "template", "replicas"]);
+    assert_eq!(steps.collect::<Vec<_>>(), ["service", "budget", "create", "template", "replicas"]);
 }
 
 #[test]

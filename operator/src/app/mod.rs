@@ -3,6 +3,7 @@
 //! No step relies on an earlier one having run in the same pass; any await may be the last one.
 
 mod apply;
+mod configuration;
 mod events;
 mod exposition;
 mod observe;
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
 use kube_runtime::controller::Action;
 use kube_runtime::events::{Recorder, Reporter};
@@ -31,9 +34,9 @@ use crate::leader::Fence;
 use crate::metrics::Metrics;
 use crate::state::{Object, Registry, Working};
 
-/// Longest time for a reconcile: seven children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
+/// Longest time for a reconcile: ten children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
 /// behind an admission webhook that hangs, and the scrape and the status come on top.
-const RECONCILE_TIMEOUT: Duration = Duration::from_mins(1);
+const RECONCILE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Pods that are asked at the same time, over all resources.
 const SCRAPES_MAX: usize = 64;
 /// Pause while a leader's Lease is late: it is renewed in seconds, or the process ends.
@@ -61,6 +64,10 @@ pub struct Stores {
     pub deployments: Store<Deployment>,
     /// Services that Plimsoll has made.
     pub services: Store<Service>,
+    /// PodDisruptionBudgets that Plimsoll has made.
+    pub disruption_budgets: Store<PodDisruptionBudget>,
+    /// NetworkPolicies that Plimsoll has made.
+    pub network_policies: Store<NetworkPolicy>,
     /// Pods of the APIs.
     pub pods: Store<Pod>,
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource};
 use kube_runtime::reflector::{ObjectRef, Store};
-use plimsoll_core::build::{CACHE_SECRET_KEYS, REVISION_ANNOTATION, cache_name, name_of};
+use plimsoll_core::build::{self, CACHE_SECRET_KEYS, REVISION_ANNOTATION, cache_name, name_of};
 use plimsoll_core::input::{CacheSecret, Child, Credentials, Input, Observed, child_of};
 use plimsoll_core::memory::{Failure, Memory};
 use plimsoll_core::plan::ChildKind;
@@ -19,7 +19,7 @@ use rand::Rng as _;
 use rand::distr::Alphanumeric;
 use serde::de::DeserializeOwned;
 
-use super::{Context, scrape};
+use super::{Context, configuration, scrape};
 use crate::error::{Error, Retry};
 use crate::state::{Secrets, Working};
 
@@ -36,7 +36,6 @@ const EARLY: f64 = 0.9;
 pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) -> Result<Input, Error> {
     let (name, cache) = (name_of(app), cache_name(app));
     let cache_managed = matches!(app.spec.cache.kind(), CacheKind::Managed(_));
-    let memory = &working.memory;
     let stores = &ctx.stores;
     let (secrets, secrets_unread) = match secrets(ctx, app, working.secrets.as_ref()).await {
         Ok(secrets) => (Some(secrets), None),
@@ -48,7 +47,41 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
             (last, unread)
         }
     };
+    let configuration = configuration::read(ctx, app, &mut working.configuration).await;
+    let memory = &working.memory;
+    let policy_wanted = app.spec.network_policy.is_some();
     let observed = Observed {
+        disruption_budget: child(
+            ctx,
+            app,
+            &stores.disruption_budgets,
+            memory,
+            ChildKind::DisruptionBudget,
+            name,
+            build::disruption_budget(app).is_some(),
+        )
+        .await?,
+        network_policy: child(
+            ctx,
+            app,
+            &stores.network_policies,
+            memory,
+            ChildKind::NetworkPolicy,
+            name,
+            policy_wanted,
+        )
+        .await?,
+        cache_network_policy: child(
+            ctx,
+            app,
+            &stores.network_policies,
+            memory,
+            ChildKind::CacheNetworkPolicy,
+            &cache,
+            policy_wanted && cache_managed,
+        )
+        .await?,
+        configuration,
         deployment: child(ctx, app, &stores.deployments, memory, ChildKind::Deployment, name, true).await?,
         service: child(ctx, app, &stores.services, memory, ChildKind::Service, name, true).await?,
         cache_deployment: child(

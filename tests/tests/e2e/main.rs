@@ -5,4 +5,5 @@ mod faults;
 mod kubectl;
 mod rollout;
 mod scaling;
+mod workload;
 mod world;
