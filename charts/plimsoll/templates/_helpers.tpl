@@ -97,12 +97,13 @@ Each rule carries its reason; whoever adds one writes it.
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, watch, create, patch, delete]
-# Looks whether a ConfigMap that a resource names is there, and whether it has changed. It neither lists nor watches them.
+# Looks whether a ConfigMap that a resource names is there and whether it has changed. It neither lists nor watches
+# ConfigMaps.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get]
-# Makes the managed cache's password once, and looks whether a Secret that a resource names is there and has changed. It neither lists
-# nor watches Secrets.
+# Makes the managed cache's password once, and looks whether a Secret that a resource names is there and whether it has
+# changed. It neither lists nor watches Secrets.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create]
