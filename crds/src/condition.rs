@@ -70,6 +70,8 @@ pub mod reason {
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
     /// A Secret that `spec.metrics` names holds something else than what it is for.
     pub const INVALID_SECRET: &str = "InvalidSecret";
+    /// A ConfigMap that the pods cannot start without, or a key of it, is not there.
+    pub const CONFIG_MAP_NOT_FOUND: &str = "ConfigMapNotFound";
     /// A child's name is taken by an object of somebody else.
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// The Deployment that `spec.workload.attachTo` names is not there.

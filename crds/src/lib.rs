@@ -6,31 +6,43 @@
 mod app;
 mod attach;
 mod condition;
+mod environment;
 mod metrics;
 mod percentile;
+mod probes;
+mod protection;
 mod quantity;
+mod references;
 mod scaling;
 mod status;
+mod volumes;
 mod workload;
 
 pub use app::{
     ApiDeployment, ApiDeploymentSpec, Cache, CacheKind, Database, DatabaseKind, Disabled, Embedded,
-    ExternalCache, ExternalDatabase, Latency, ManagedCache, Probe, Probes, Replicas, SecretKeySelector,
-    UrlSource,
+    ExternalCache, ExternalDatabase, Latency, ManagedCache, Replicas, SecretKeySelector, UrlSource,
 };
 pub use attach::AttachTo;
 pub use condition::{ConditionType, reason};
-pub use metrics::{BasicAuth, Metrics, MetricsTls, PrometheusSource, Scheme, SecretSource};
+pub use environment::{EnvFrom, EnvReference, ImagePullSecret};
+pub use metrics::{BasicAuth, Metrics, MetricsScheme, MetricsTls, PrometheusSource, SecretSource};
 pub use percentile::Percentile;
+pub use probes::{ExecProbe, GrpcProbe, HttpHeader, HttpProbe, Probe, Probes, Scheme, TcpProbe};
+pub use protection::{DisruptionBudget, NetworkPolicy};
 pub use quantity::{
     DurationError, PercentageError, QuantityError, parse_duration, parse_percentage, quantity_bytes,
     quantity_value,
 };
+pub use references::{ConfigKind, References, Use};
 pub use scaling::{Day, Mode, Pause, Pauses, Rate, Scaling, Schedule};
 pub use status::{
     ApiDeploymentStatus, CacheStatus, LastDecision, LatencyStatus, LearnedCapacityStatus, LearnedStatus,
 };
-pub use workload::Workload;
+pub use volumes::{
+    ClaimVolume, ConfigMapVolume, DownwardVolume, KeyToFile, ProjectedDownward, ProjectedKeys,
+    ProjectedSource, ProjectedVolume, SecretVolume, Volume, VolumeMount,
+};
+pub use workload::{DRAIN_SECONDS, Drain, Strategy, Workload};
 
 /// Domain of every label, annotation and field manager that Plimsoll writes.
 pub const DOMAIN: &str = "plimsoll.dev";

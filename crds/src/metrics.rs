@@ -60,7 +60,7 @@ pub struct Metrics {
 
     /// How the exposition is served: `http` or `https`.
     #[serde(default)]
-    pub scheme: Scheme,
+    pub scheme: MetricsScheme,
 
     /// Whose certificate is taken, with `scheme: https`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,7 +84,7 @@ pub struct Metrics {
 /// How an exposition is served.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub enum Scheme {
+pub enum MetricsScheme {
     /// In the clear.
     #[default]
     Http,
@@ -199,7 +199,7 @@ impl Default for Metrics {
             port: None,
             port_name: None,
             container: None,
-            scheme: Scheme::default(),
+            scheme: MetricsScheme::default(),
             tls: None,
             bearer_token_from: None,
             prometheus: None,

@@ -94,7 +94,11 @@ impl Config {
 
     /// What decisions may know of the configuration.
     pub fn settings(&self) -> Settings {
-        Settings { api_image: self.api_image.clone(), redis_image: self.redis_image.clone() }
+        Settings {
+            api_image: self.api_image.clone(),
+            redis_image: self.redis_image.clone(),
+            operator_namespace: Some(self.lease_namespace.clone()),
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use futures::{Stream, StreamExt as _, future, stream};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Resource as _;
 use kube::core::DeserializeGuard;
 use kube_runtime::controller::{self, Action, Controller};
@@ -29,7 +31,15 @@ use crate::watches::{Watches, managed, pods, prune_autoscaler, prune_deployment,
 pub type Guarded = DeserializeGuard<ApiDeployment>;
 
 /// The kinds that are watched, as logs and metrics name them.
-const KINDS: [&str; 5] = ["ApiDeployment", "Deployment", "Service", "Pod", "HorizontalPodAutoscaler"];
+const KINDS: [&str; 7] = [
+    "ApiDeployment",
+    "Deployment",
+    "Service",
+    "Pod",
+    "HorizontalPodAutoscaler",
+    "PodDisruptionBudget",
+    "NetworkPolicy",
+];
 
 /// Longest wait at the start for the list of autoscalers.
 const AUTOSCALERS_WAIT: Duration = Duration::from_secs(5);
@@ -54,9 +64,13 @@ pub async fn run(
     let (pods, pods_stream) = watches.of::<Pod>(KINDS[3], pods(), prune_pod);
     let (autoscalers, autoscalers_stream) =
         watches.of::<HorizontalPodAutoscaler>(KINDS[4], watcher::Config::default(), prune_autoscaler);
+    let (budgets, budgets_stream) = watches.of::<PodDisruptionBudget>(KINDS[5], managed(), prune_metadata);
+    let (policies, policies_stream) = watches.of::<NetworkPolicy>(KINDS[6], managed(), prune_metadata);
     let context = Arc::new(make_context(Stores {
         deployments: deployments.clone(),
         services: services.clone(),
+        disruption_budgets: budgets,
+        network_policies: policies,
         pods: pods.clone(),
         apps: apps.clone(),
         autoscalers,
@@ -103,7 +117,7 @@ pub async fn run(
 
     // Nothing is written before it is known who else scales, but a watch that fails holds nothing up for long.
     tokio::select! {
-        _ = tokio::time::timeout(AUTOSCALERS_WAIT, watches.health.listed(&KINDS[4..])) => {}
+        _ = tokio::time::timeout(AUTOSCALERS_WAIT, watches.health.listed(&KINDS[4..=4])) => {}
         () = stop.cancelled() => {}
     }
 
@@ -113,6 +127,8 @@ pub async fn run(
     Controller::for_stream(apps_stream, apps)
         .owns_stream(deployments_stream)
         .owns_stream(services_stream)
+        .owns_stream(budgets_stream)
+        .owns_stream(policies_stream)
         .reconcile_on(won)
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .with_config(controller::Config::default().concurrency(concurrency.max(1)))

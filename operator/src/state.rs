@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
-use plimsoll_core::input::{CacheSecret, Child};
+use plimsoll_core::input::{self, CacheSecret, Child};
 use plimsoll_core::memory::Memory;
 use plimsoll_core::plan::Decision;
 use plimsoll_crds::ApiDeploymentStatus;
@@ -53,6 +53,8 @@ pub struct Working {
     pub progress: Progress,
     /// Secrets as last looked at.
     pub secrets: Option<Secrets>,
+    /// ConfigMaps and Secrets that the pods use, as last looked at.
+    pub configuration: Option<Configuration>,
     /// The status as last written, with the resource version that the write gave.
     pub status: Option<(String, ApiDeploymentStatus)>,
     /// When it was written.
@@ -70,6 +72,17 @@ pub struct Secrets {
     pub cache: Child<CacheSecret>,
     /// `(Secret, key)` pairs that are not there.
     pub missing: Vec<(String, String)>,
+}
+
+/// ConfigMaps and Secrets that the pods use, as last looked at; their contents are not kept.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// When.
+    pub read_at: Instant,
+    /// Generation of the spec that named them.
+    pub generation: Option<i64>,
+    /// What was found.
+    pub found: input::Configuration,
 }
 
 impl Registry {

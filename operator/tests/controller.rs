@@ -30,9 +30,17 @@ fn server(calls: Arc<Mutex<Vec<String>>>) -> Client {
             if query.contains("watch=true") {
                 std::future::pending::<()>().await;
             }
-            let list = ["/apideployments", "/deployments", "/services", "/pods", "/horizontalpodautoscalers"]
-                .iter()
-                .any(|kind| path.ends_with(kind));
+            let list = [
+                "/apideployments",
+                "/deployments",
+                "/services",
+                "/pods",
+                "/horizontalpodautoscalers",
+                "/poddisruptionbudgets",
+                "/networkpolicies",
+            ]
+            .iter()
+            .any(|kind| path.ends_with(kind));
             let answer = if list {
                 let items = if path.ends_with("/apideployments") {
                     json!([{
@@ -79,7 +87,8 @@ async fn a_standby_does_nothing_until_it_leads_and_drains_at_once() {
     let make_context = {
         let fence = fence.clone();
         move |stores| {
-            let settings = Settings { api_image: "api".into(), redis_image: "redis".into() };
+            let settings =
+                Settings { api_image: "api".into(), redis_image: "redis".into(), operator_namespace: None };
             Context::new(
                 client,
                 stores,

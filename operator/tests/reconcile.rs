@@ -145,11 +145,17 @@ impl World {
         let stores = Stores {
             deployments,
             services: reflector::store().0,
+            disruption_budgets: reflector::store().0,
+            network_policies: reflector::store().0,
             pods: reflector::store().0,
             apps,
             autoscalers,
         };
-        let settings = Settings { api_image: "api:test".into(), redis_image: "redis:test".into() };
+        let settings = Settings {
+            api_image: "api:test".into(),
+            redis_image: "redis:test".into(),
+            operator_namespace: Some("plimsoll-system".into()),
+        };
         let metrics = Metrics::new().unwrap();
         let registry = Arc::new(Registry::default());
         let context = Context::new(client, stores, fence.clone(), metrics, registry, settings, "test".into());
@@ -521,4 +527,66 @@ fn client_of(world: &World) -> Client {
         async move { Ok::<_, Infallible>(Response::new(Body::from(serde_json::to_vec(&answer).unwrap()))) }
     });
     Client::new(service, "default")
+}
+
+const SETTINGS: &str = "/api/v1/namespaces/shop/configmaps/settings";
+
+fn settings(level: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "settings", "uid": "s" }, "data": { "LEVEL": level } })
+}
+
+#[tokio::test]
+async fn a_config_map_that_is_missing_is_told_and_its_coming_heals() {
+    let world = World::new();
+    let mut app = scalable(1, 1);
+    app["spec"]["envFrom"] = json!([{ "configMapRef": { "name": "settings" } }]);
+    let (result, calls) = world.reconcile(&app).await;
+    result.unwrap();
+    assert!(!calls.iter().any(|call| call.starts_with(&format!("PATCH {DEPLOYMENT}"))), "{calls:?}");
+    assert!(world.status().contains("ConfigMapNotFound"), "{}", world.status());
+
+    world.put(SETTINGS, settings("info"));
+    world.reconcile(&app).await.0.unwrap();
+    let template = world.body(&format!("PATCH {DEPLOYMENT} plimsoll-operator"));
+    let hash = &template["spec"]["template"]["metadata"]["annotations"]["plimsoll.dev/config-hash"];
+    assert!(hash.as_str().is_some_and(|hash| hash.len() == 32), "{template}");
+    assert!(!world.status().contains("ConfigMapNotFound"), "{}", world.status());
+
+    let (result, calls) = world.reconcile(&app).await;
+    result.unwrap();
+    assert!(!calls.iter().any(|call| call.contains(SETTINGS)), "it is believed for a while: {calls:?}");
+    assert_eq!(World::writes(&calls), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn the_contents_of_a_secret_are_in_no_write() {
+    let world = World::new();
+    let mut app = scalable(1, 1);
+    app["spec"]["envFrom"] = json!([{ "secretRef": { "name": "keys" } }]);
+    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "keys", "uid": "k" }, "data": { "KEY": "c2VzYW1l" } });
+    world.put("/api/v1/namespaces/shop/secrets/keys", secret);
+    world.reconcile(&app).await.0.unwrap();
+    let server = world.server.lock().unwrap();
+    for body in &server.bodies {
+        let body = body.to_string();
+        assert!(!body.contains("c2VzYW1l") && !body.contains("sesame"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_budget_and_policies_are_written_once_and_owned() {
+    let world = World::new();
+    let mut app = scalable(2, 9);
+    app["spec"]["networkPolicy"] = json!({});
+    let (result, calls) = world.reconcile(&app).await;
+    result.unwrap();
+    let budget = "PATCH /apis/policy/v1/namespaces/shop/poddisruptionbudgets/posts plimsoll-operator force";
+    let policy =
+        "PATCH /apis/networking.k8s.io/v1/namespaces/shop/networkpolicies/posts plimsoll-operator force";
+    for call in [budget, policy] {
+        assert!(calls.iter().any(|made| made == call), "{call} is not in {calls:?}");
+        let owner = &world.body(call)["metadata"]["ownerReferences"][0];
+        assert_eq!((&owner["uid"], &owner["controller"]), (&json!("app-uid"), &json!(true)));
+    }
+    assert_eq!(World::writes(&world.reconcile(&app).await.1), [] as [&str; 0]);
 }

@@ -276,7 +276,12 @@ async fn gives_a_reason_for_each_rule() {
 
 #[tokio::test]
 async fn needs_nothing_of_the_cluster_in_one_namespace() {
-    let options = ["watchNamespace=team-a", "crds.install=false", "rbac.aggregateClusterRoles=false"];
+    let options = [
+        "watchNamespace=team-a",
+        "crds.install=false",
+        "rbac.aggregateClusterRoles=false",
+        "admissionPolicy.install=false",
+    ];
     let rendered = template(&options.map(|option| ["--set", option]).concat()).await.unwrap();
     for object in objects(&rendered) {
         let namespace = object["metadata"]["namespace"].as_str();

@@ -121,8 +121,21 @@ Each rule carries its reason; whoever adds one writes it.
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]
-# Makes the managed cache's password once, and looks whether a Secret that a resource names is there. It neither lists
-# nor watches Secrets.
+# Keeps the drain of nodes from taking too many replicas at once, and deletes a budget that is no longer wanted.
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+# Restricts who may connect to the API and its managed cache, where a resource asks for it.
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+# Looks whether a ConfigMap that a resource names is there and whether it has changed. It neither lists nor watches
+# ConfigMaps.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get]
+# Makes the managed cache's password once, and looks whether a Secret that a resource names is there and whether it has
+# changed. It neither lists nor watches Secrets.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create]

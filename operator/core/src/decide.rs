@@ -78,6 +78,7 @@ pub fn decide(input: &Input) -> Plan {
     };
     let (steps, mut failures) = without_paused(wanted, &mut memory, input);
     failures.extend(input.observed.secrets_unread.clone());
+    failures.extend(input.observed.configuration.unread.clone());
     // What stands in the way of a change must not be announced as one.
     if !steps.iter().any(|step| matches!(step, Step::Scale { .. } | Step::CreateDeployment { .. })) {
         verdict.to = current;
@@ -104,6 +105,7 @@ pub fn decide(input: &Input) -> Plan {
         invalid_spec: None,
         name_conflicts: blockers.name_conflicts,
         missing_secret_keys: input.observed.missing_secret_keys.clone(),
+        missing_configuration: input.observed.configuration.missing.clone(),
         failures,
         recommends: policy.only_recommends(),
         limit: verdict.limit.or_else(|| bounds.embedded_database.then_some(Limit::EmbeddedDatabase)),

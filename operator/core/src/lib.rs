@@ -18,6 +18,7 @@ mod learned;
 pub mod memory;
 pub mod plan;
 pub mod policy;
+mod protection;
 mod recent;
 mod scale;
 pub mod status;

@@ -7,13 +7,15 @@ use std::fmt;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde::{Serialize, Serializer};
 
 use crate::attainment::Attainment;
 use crate::conflict::Conflict;
 use crate::engine;
 use crate::histogram::Rejection;
-use crate::input::Outage;
+use crate::input::{Missing, Outage};
 use crate::memory::{Failure, Memory};
 
 /// The outcome of one decision.
@@ -40,6 +42,22 @@ pub enum Step {
         kind: ChildKind,
         /// As it should be, with the UID of the existing one if there is one.
         service: Box<Service>,
+        /// Hash of it, for the record of own writes.
+        hash: u64,
+    },
+    /// Applies the API's PodDisruptionBudget.
+    ApplyDisruptionBudget {
+        /// As it should be, with the UID of the existing one if there is one.
+        budget: Box<PodDisruptionBudget>,
+        /// Hash of it, for the record of own writes.
+        hash: u64,
+    },
+    /// Applies a NetworkPolicy.
+    ApplyNetworkPolicy {
+        /// Which one.
+        kind: ChildKind,
+        /// As it should be, with the UID of the existing one if there is one.
+        policy: Box<NetworkPolicy>,
         /// Hash of it, for the record of own writes.
         hash: u64,
     },
@@ -91,7 +109,9 @@ impl Step {
             Self::CreateSecret(_) => ChildKind::CacheSecret,
             Self::CreateDeployment { .. } => ChildKind::Deployment,
             Self::Scale { .. } => ChildKind::Replicas,
+            Self::ApplyDisruptionBudget { .. } => ChildKind::DisruptionBudget,
             Self::ApplyService { kind, .. }
+            | Self::ApplyNetworkPolicy { kind, .. }
             | Self::ApplyDeployment { kind, .. }
             | Self::Delete { kind, .. } => *kind,
         }
@@ -102,6 +122,8 @@ impl Step {
     pub const fn hash(&self) -> u64 {
         match self {
             Self::ApplyService { hash, .. }
+            | Self::ApplyDisruptionBudget { hash, .. }
+            | Self::ApplyNetworkPolicy { hash, .. }
             | Self::CreateDeployment { hash, .. }
             | Self::ApplyDeployment { hash, .. } => *hash,
             Self::CreateSecret(_) | Self::Scale { .. } | Self::Delete { .. } => 0,
@@ -112,9 +134,15 @@ impl Step {
     /// this one. A refused Service keeps no template back, and no refused template keeps the replicas back.
     pub const fn needs(&self) -> &'static [ChildKind] {
         match self {
-            Self::CreateSecret(_) | Self::ApplyService { .. } | Self::Scale { after_template: false, .. } => {
-                &[]
-            }
+            Self::CreateSecret(_)
+            | Self::ApplyService { .. }
+            | Self::ApplyDisruptionBudget { .. }
+            | Self::ApplyNetworkPolicy { .. }
+            | Self::Scale { after_template: false, .. }
+            | Self::Delete {
+                kind: ChildKind::DisruptionBudget | ChildKind::NetworkPolicy | ChildKind::CacheNetworkPolicy,
+                ..
+            } => &[],
             // Credentials that were not stored must not be rolled out: the next ones would be others.
             Self::CreateDeployment { .. }
             | Self::ApplyDeployment { kind: ChildKind::CacheDeployment, .. } => &[ChildKind::CacheSecret],
@@ -151,8 +179,14 @@ pub enum ChildKind {
     CacheService,
     /// Deployment of the managed cache.
     CacheDeployment,
+    /// NetworkPolicy of the managed cache.
+    CacheNetworkPolicy,
     /// Service of the API.
     Service,
+    /// PodDisruptionBudget of the API.
+    DisruptionBudget,
+    /// NetworkPolicy of the API.
+    NetworkPolicy,
     /// Deployment of the API: its template.
     Deployment,
     /// Deployment of the API: its replicas, which have a field manager of their own.
@@ -165,6 +199,8 @@ impl fmt::Display for ChildKind {
             Self::CacheSecret => "Secret",
             Self::CacheService | Self::Service => "Service",
             Self::CacheDeployment | Self::Deployment => "Deployment",
+            Self::DisruptionBudget => "PodDisruptionBudget",
+            Self::CacheNetworkPolicy | Self::NetworkPolicy => "NetworkPolicy",
             Self::Replicas => "replicas of Deployment",
         })
     }
@@ -391,6 +427,8 @@ pub struct Findings {
     pub name_conflicts: Vec<String>,
     /// `(Secret, key)` pairs that are not there.
     pub missing_secret_keys: Vec<(String, String)>,
+    /// ConfigMaps and Secrets that the pods cannot start without and that are not there.
+    pub missing_configuration: Vec<Missing>,
     /// Writes that failed and wait to be tried again, and Secrets that could not be read. Writes of this plan are added by
     /// whoever carries it out.
     pub failures: Vec<Failure>,

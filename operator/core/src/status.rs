@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use plimsoll_crds::{
-    ApiDeployment, ApiDeploymentStatus, CacheKind, CacheStatus, ConditionType, LastDecision, LatencyStatus,
-    LearnedStatus, reason,
+    ApiDeployment, ApiDeploymentStatus, CacheKind, CacheStatus, ConditionType, ConfigKind, LastDecision,
+    LatencyStatus, LearnedStatus, reason,
 };
 
 use crate::build;
@@ -387,6 +387,18 @@ fn stalled(findings: &Findings) -> Option<(&'static str, String)> {
             let _ = write!(message, "Secret {secret} with the key {key} is not there; ");
         }
         return Some((reason::SECRET_NOT_FOUND, message + "create it in the namespace of the resource"));
+    }
+    if let Some(first) = findings.missing_configuration.first() {
+        let why = match first.kind {
+            ConfigKind::ConfigMap => reason::CONFIG_MAP_NOT_FOUND,
+            ConfigKind::Secret => reason::SECRET_NOT_FOUND,
+        };
+        let names = findings.missing_configuration.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let message = format!(
+            "not there: {}; create it in the namespace of the resource, or mark it as optional: what ran before keeps serving",
+            names.join(", ")
+        );
+        return Some((why, message));
     }
     if !findings.failures.is_empty() && findings.failures.iter().all(|failure| failure.permanent) {
         let message = format!(

@@ -10,6 +10,8 @@ use std::time::Instant;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::{
@@ -96,6 +98,17 @@ async fn carry_out_step(
         Step::CreateSecret(secret) => create_secret(ctx, app, secret).await,
         Step::ApplyService { kind, service, hash } => {
             let written = apply(ctx, app, *kind, service.as_ref(), MANAGER, true).await?;
+            memory.record_applied(*kind, confirmed(*hash, &written.metadata));
+            Ok(())
+        }
+        Step::ApplyDisruptionBudget { budget, hash } => {
+            let kind = step.kind();
+            let written = apply(ctx, app, kind, budget.as_ref(), MANAGER, true).await?;
+            memory.record_applied(kind, confirmed(*hash, &written.metadata));
+            Ok(())
+        }
+        Step::ApplyNetworkPolicy { kind, policy, hash } => {
+            let written = apply(ctx, app, *kind, policy.as_ref(), MANAGER, true).await?;
             memory.record_applied(*kind, confirmed(*hash, &written.metadata));
             Ok(())
         }
@@ -260,6 +273,12 @@ async fn delete(
     let deleted = match kind {
         ChildKind::CacheService | ChildKind::Service => {
             fenced(ctx, what, api::<Service>(ctx, app).delete(name, &params)).await.map(|_| ())
+        }
+        ChildKind::DisruptionBudget => {
+            fenced(ctx, what, api::<PodDisruptionBudget>(ctx, app).delete(name, &params)).await.map(|_| ())
+        }
+        ChildKind::CacheNetworkPolicy | ChildKind::NetworkPolicy => {
+            fenced(ctx, what, api::<NetworkPolicy>(ctx, app).delete(name, &params)).await.map(|_| ())
         }
         ChildKind::CacheSecret => {
             fenced(ctx, what, api::<Secret>(ctx, app).delete(name, &params)).await.map(|_| ())

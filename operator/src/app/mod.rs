@@ -4,6 +4,7 @@
 
 mod apply;
 mod attached;
+mod configuration;
 mod events;
 mod observe;
 mod rivals;
@@ -15,6 +16,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::{Client, Resource as _};
 use kube_runtime::controller::Action;
 use kube_runtime::events::{Recorder, Reporter};
@@ -35,9 +38,9 @@ use crate::shards::Shards;
 use crate::source::servers::Servers;
 use crate::state::{Object, Registry, Working};
 
-/// Longest time for a reconcile: seven children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
+/// Longest time for a reconcile: ten children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
 /// behind an admission webhook that hangs, and the scrape and the status come on top.
-const RECONCILE_TIMEOUT: Duration = Duration::from_mins(1);
+const RECONCILE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Pods that are asked at the same time, over all resources.
 const SCRAPES_MAX: usize = 64;
 /// Pause while a leader's Lease is late: it is renewed in seconds, or the process ends.
@@ -70,6 +73,10 @@ pub struct Stores {
     pub deployments: Store<Deployment>,
     /// Services that Plimsoll has made.
     pub services: Store<Service>,
+    /// PodDisruptionBudgets that Plimsoll has made.
+    pub disruption_budgets: Store<PodDisruptionBudget>,
+    /// NetworkPolicies that Plimsoll has made.
+    pub network_policies: Store<NetworkPolicy>,
     /// Pods of the APIs.
     pub pods: Store<Pod>,
     /// All resources: two may be attached to one Deployment.

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource};
 use kube_runtime::reflector::{ObjectRef, Store};
-use plimsoll_core::build::{CACHE_SECRET_KEYS, REVISION_ANNOTATION, cache_name, name_of};
+use plimsoll_core::build::{self, CACHE_SECRET_KEYS, REVISION_ANNOTATION, cache_name, name_of};
 use plimsoll_core::input::{CacheSecret, Child, Credentials, Input, Observed, Scrape, child_of};
 use plimsoll_core::memory::{Failure, Memory};
 use plimsoll_core::plan::ChildKind;
@@ -19,7 +19,7 @@ use rand::Rng as _;
 use rand::distr::Alphanumeric;
 use serde::de::DeserializeOwned;
 
-use super::{Context, attached, rivals};
+use super::{Context, attached, configuration, rivals};
 use crate::error::{Error, Retry};
 use crate::source::pods::Pods;
 use crate::source::prometheus::Prometheus;
@@ -43,7 +43,6 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
     let cache_managed = matches!(app.spec.cache.kind(), CacheKind::Managed(_));
     let target = app.spec.attached_to();
     let own = target.is_none();
-    let memory = &working.memory;
     let stores = &ctx.stores;
     let (secrets, secrets_unread) = match secrets(ctx, app, working.secrets.as_ref()).await {
         Ok(secrets) => (Some(secrets), None),
@@ -55,11 +54,45 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
             (last, unread)
         }
     };
+    let configuration = configuration::read(ctx, app, &mut working.configuration).await;
+    let memory = &working.memory;
+    let policy_wanted = own && app.spec.network_policy.is_some();
     let deployment = match target {
         Some(target) => attached::deployment(ctx, app, target).await?,
         None => child(ctx, app, &stores.deployments, memory, ChildKind::Deployment, name, true).await?,
     };
     let observed = Observed {
+        disruption_budget: child(
+            ctx,
+            app,
+            &stores.disruption_budgets,
+            memory,
+            ChildKind::DisruptionBudget,
+            name,
+            own && build::disruption_budget(app).is_some(),
+        )
+        .await?,
+        network_policy: child(
+            ctx,
+            app,
+            &stores.network_policies,
+            memory,
+            ChildKind::NetworkPolicy,
+            name,
+            policy_wanted,
+        )
+        .await?,
+        cache_network_policy: child(
+            ctx,
+            app,
+            &stores.network_policies,
+            memory,
+            ChildKind::CacheNetworkPolicy,
+            &cache,
+            policy_wanted && cache_managed,
+        )
+        .await?,
+        configuration,
         deployment,
         rivals: rivals::of(app, stores),
         service: child(ctx, app, &stores.services, memory, ChildKind::Service, name, own).await?,

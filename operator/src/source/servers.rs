@@ -1,7 +1,7 @@
 //! The Prometheus servers that resources may choose among: the operator's configuration, read once.
 //!
 //! Whoever writes a resource names a server and never a URL: the operator stands where its author may not, and would
-//! otherwise ask whatever address it is given ([ADR 8](../../../docs/adr/0008-prometheus-by-name.md)).
+//! otherwise ask whatever address it is given ([ADR 10](../../../docs/adr/0010-prometheus-by-name.md)).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

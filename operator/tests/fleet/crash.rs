@@ -23,11 +23,13 @@ fn process(server: &Server) -> Arc<Context> {
     let stores = Stores {
         deployments: reflector::store().0,
         services: reflector::store().0,
+        disruption_budgets: reflector::store().0,
+        network_policies: reflector::store().0,
         pods: reflector::store().0,
         apps: reflector::store().0,
         autoscalers: reflector::store().0,
     };
-    let settings = Settings { api_image: "api".into(), redis_image: "redis".into() };
+    let settings = Settings { api_image: "api".into(), redis_image: "redis".into(), operator_namespace: None };
     let metrics = Metrics::new().unwrap();
     Arc::new(Context::new(
         server.client(),

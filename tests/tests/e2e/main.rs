@@ -10,4 +10,5 @@ mod kubectl;
 mod rollout;
 mod scaling;
 mod source;
+mod workload;
 mod world;
