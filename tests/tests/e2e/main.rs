@@ -7,6 +7,7 @@ mod conditions;
 mod faults;
 mod fleet;
 mod kubectl;
+mod metrics;
 mod rollout;
 mod scaling;
 mod source;
