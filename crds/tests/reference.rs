@@ -44,10 +44,9 @@ impl Reference {
             self.kubernetes.push((*known).to_owned());
         }
         self.row(path, schema, known.map(|(_, kind)| *kind));
-        if known.is_some_and(|(known, _)| *known == path) || known.is_some() {
-            return;
+        if known.is_none() {
+            self.below(path, schema);
         }
-        self.below(path, schema);
     }
 
     fn below(&mut self, path: &str, schema: &Value) {

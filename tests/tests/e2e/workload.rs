@@ -215,12 +215,12 @@ fn an_author_without_pods_reaches_no_further_than_before() {
             (volume(json!({ "secret": { "secretName": "postgres" } })), "names a Secret"),
             (
                 volume(json!({ "projected": { "sources": [{ "secret": { "name": "postgres" } }] } })),
-                "names a Secret",
+                "for those who may create deployments",
             ),
             (json!({ "envFrom": [{ "configMapRef": { "name": "settings" } }] }), "names a ConfigMap"),
             (
                 volume(json!({ "projected": { "sources": [{ "configMap": { "name": "settings" } }] } })),
-                "names a ConfigMap",
+                "for those who may create deployments",
             ),
             (json!({ "workload": { "serviceAccountName": "admin" } }), "an account that you may not act as"),
             (
