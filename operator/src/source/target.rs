@@ -113,7 +113,7 @@ mod tests {
         })
     }
 
-    fn target(metrics: Value, pod: Value) -> Option<Target> {
+    fn target(metrics: &Value, pod: Value) -> Option<Target> {
         let app = json!({
             "apiVersion": "plimsoll.dev/v1alpha1", "kind": "ApiDeployment",
             "metadata": { "namespace": "shop", "name": "posts" },
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_named_port_and_the_cpu_limit_are_those_of_the_named_container() {
-        let target = |metrics| target(metrics, pod()).unwrap();
+        let target = |metrics: Value| target(&metrics, pod()).unwrap();
         let address = |target: &Target| target.address.map(|address| address.to_string());
         let by_number = target(json!({ "port": 9000 }));
         assert_eq!((address(&by_number).as_deref(), by_number.limit_cores), (Some("10.0.0.7:9000"), None));
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn only_pods_of_the_resources_own_selector_are_asked() {
-        assert!(target(json!({}), pod()).is_some());
+        assert!(target(&json!({}), pod()).is_some());
         for (pointer, value) in [
             ("/metadata/namespace", json!("bank")),
             ("/metadata/labels", json!({ APP_LABEL: "other", COMPONENT_LABEL: "api" })),
@@ -146,10 +146,10 @@ mod tests {
         ] {
             let mut pod = pod();
             *pod.pointer_mut(pointer).unwrap() = value;
-            assert_eq!(target(json!({}), pod), None, "{pointer}");
+            assert_eq!(target(&json!({}), pod), None, "{pointer}");
         }
         let mut ending = pod();
         ending["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:01:00Z");
-        assert_eq!(target(json!({}), ending), None);
+        assert_eq!(target(&json!({}), ending), None);
     }
 }

@@ -56,7 +56,7 @@ async fn counts_gauges_and_cpu_are_the_same(kind: Kind) {
     let beside = "http_requests_in_flight 3\nhttp_requests_shed_total{reason=\"queue\"} 4\nhttp_requests_shed_total{reason=\"age\"} 1\n\
                   process_cpu_seconds_total 7.5\nanother_metric{le=\"0.1\"} NaN\n";
     let first = exposition(&[("/api", "200", ["70", "80", "90"]), ("/api", "404", ["1", "2", "3"])]) + beside;
-    let world = World::new(kind, [Says::Text(first), text(["0", "1000000", "123456789"])], json!({})).await;
+    let world = World::new(kind, [Says::Text(first), text(["0", "1000000", "123456789"])], &json!({})).await;
     let [first, second] = &world.all().await[..] else { panic!() };
     let delta = first.since(&Snapshot::default());
     assert_eq!((delta.total, delta.shed), (93.0, 5.0));
@@ -74,7 +74,7 @@ async fn only_series_with_the_chosen_labels_count(kind: Kind) {
     let both = exposition(&[("/api", "200", ["7", "8", "9"]), ("/healthz", "200", ["500", "500", "500"])]);
     let probed = exposition(&[("/healthz", "200", ["500", "500", "500"])]);
     let metrics = json!({ "labels": { "handler": "/api" } });
-    let world = World::new(kind, [Says::Text(both), Says::Text(probed)], metrics).await;
+    let world = World::new(kind, [Says::Text(both), Says::Text(probed)], &metrics).await;
     let samples = world.eventually("the first pod is read", |samples| samples[0].reading.is_ok()).await;
     assert_eq!(total(samples[0].reading.as_ref().unwrap()), 9.0);
     world.is_left_out(1, Rejection::LabelsMissing, Rejection::NoSeries).await;
@@ -88,14 +88,14 @@ async fn errors_are_told_by_the_status(kind: Kind) {
         ("/api", "503", ["1", "1", "1"]),
     ]);
     let untold = told.replace("code=", "verdict=");
-    let world = World::new(kind, [Says::Text(told), Says::Text(untold)], json!({})).await;
+    let world = World::new(kind, [Says::Text(told), Says::Text(untold)], &json!({})).await;
     let [told, untold] = &world.all().await[..] else { panic!() };
     assert_eq!(told.since(&Snapshot::default()).failed, 3.0);
     assert!(told.tells_errors() && !untold.tells_errors());
 }
 
 async fn a_restart_is_seen_as_one(kind: Kind) {
-    let world = World::new(kind, [text(["100", "200", "300"])], json!({})).await;
+    let world = World::new(kind, [text(["100", "200", "300"])], &json!({})).await;
     let before = world.all().await.remove(0);
     world.pods[0].says(text(["1", "2", "3"]));
     let samples = world
@@ -108,7 +108,7 @@ async fn a_restart_is_seen_as_one(kind: Kind) {
 }
 
 async fn a_pod_that_is_gone_is_missing_and_not_zero(kind: Kind) {
-    let world = World::new(kind, [text(["1", "2", "3"]), text(["4", "5", "6"])], json!({})).await;
+    let world = World::new(kind, [text(["1", "2", "3"]), text(["4", "5", "6"])], &json!({})).await;
     world.all().await;
     world.pods[0].end();
     let samples = world.is_left_out(0, Rejection::Connection, Rejection::NoSeries).await;
@@ -116,7 +116,7 @@ async fn a_pod_that_is_gone_is_missing_and_not_zero(kind: Kind) {
 }
 
 async fn a_pod_that_takes_connections_and_says_nothing_is_missing(kind: Kind) {
-    let world = World::new(kind, [text(["1", "2", "3"]), text(["4", "5", "6"])], json!({})).await;
+    let world = World::new(kind, [text(["1", "2", "3"]), text(["4", "5", "6"])], &json!({})).await;
     world.all().await;
     world.pods[0].says(Says::Nothing);
     let samples = world.is_left_out(0, Rejection::Timeout, Rejection::NoSeries).await;
@@ -124,7 +124,7 @@ async fn a_pod_that_takes_connections_and_says_nothing_is_missing(kind: Kind) {
 }
 
 async fn a_pod_that_fails_is_missing(kind: Kind) {
-    let world = World::new(kind, [text(["1", "2", "3"])], json!({})).await;
+    let world = World::new(kind, [text(["1", "2", "3"])], &json!({})).await;
     world.all().await;
     world.pods[0].says(Says::Failure);
     world.is_left_out(0, Rejection::HttpStatus, Rejection::NoSeries).await;
@@ -133,13 +133,13 @@ async fn a_pod_that_fails_is_missing(kind: Kind) {
 }
 
 async fn a_pod_without_the_histogram_is_missing(kind: Kind) {
-    let world = World::new(kind, [Says::Text("up 1\n".into()), text(["1", "2", "3"])], json!({})).await;
+    let world = World::new(kind, [Says::Text("up 1\n".into()), text(["1", "2", "3"])], &json!({})).await;
     world.eventually("the other pod is read", |samples| samples[1].reading.is_ok()).await;
     world.is_left_out(0, Rejection::HistogramMissing, Rejection::NoSeries).await;
 }
 
 async fn a_pod_that_has_served_nothing_is_read_as_that(kind: Kind) {
-    let world = World::new(kind, [Says::Text("http_requests_in_flight 0\n".into())], json!({})).await;
+    let world = World::new(kind, [Says::Text("http_requests_in_flight 0\n".into())], &json!({})).await;
     let idle = world.all().await.remove(0);
     assert_eq!((total(&idle), idle.in_flight), (0.0, Some(0.0)));
 }
@@ -153,7 +153,7 @@ async fn counts_that_make_no_sense_are_left_out(kind: Kind) {
         Says::Text("http_request_duration_seconds_bucket{le=\"0.1\"} 1\nhttp_requests_in_flight 1\n".into()),
         text(["1", "2", "3"]),
     ];
-    let world = World::new(kind, says, json!({})).await;
+    let world = World::new(kind, says, &json!({})).await;
     world.eventually("the last pod is read", |samples| samples[5].reading.is_ok()).await;
     for pod in 0..3 {
         world.is_left_out(pod, Rejection::InvalidCount, Rejection::InvalidCount).await;
@@ -164,22 +164,22 @@ async fn counts_that_make_no_sense_are_left_out(kind: Kind) {
 
 async fn a_slow_pod_is_read(kind: Kind) {
     let slow = Says::Slowly(exposition(&[("/api", "200", ["1", "2", "3"])]));
-    let world = World::new(kind, [slow], json!({})).await;
+    let world = World::new(kind, [slow], &json!({})).await;
     assert_eq!(total(&world.all().await[0]), 3.0);
 }
 
 async fn an_answer_that_is_too_long_is_left_out(kind: Kind) {
     let long = Says::AtLength(6 << 20, exposition(&[("/api", "200", ["1", "2", "3"])]));
-    let world = World::new(kind, [long, text(["4", "5", "6"])], json!({})).await;
+    let world = World::new(kind, [long, text(["4", "5", "6"])], &json!({})).await;
     world.eventually("the other pod is read", |samples| samples[1].reading.is_ok()).await;
     world.is_left_out(0, Rejection::TooLarge, Rejection::NoSeries).await;
 }
 
 async fn a_pod_that_wants_a_token_is_read_with_it_alone(kind: Kind) {
     let says = || Says::ToBearer("s3cret", exposition(&[("/api", "200", ["1", "2", "3"])]));
-    let with = World::with_token(kind, [says()], json!({}), Some("s3cret")).await;
+    let with = World::with_token(kind, [says()], &json!({}), Some("s3cret")).await;
     assert_eq!(total(&with.all().await[0]), 3.0);
-    let without = World::with_token(kind, [says(), text(["4", "5", "6"])], json!({}), Some("other")).await;
+    let without = World::with_token(kind, [says(), text(["4", "5", "6"])], &json!({}), Some("other")).await;
     without.eventually("the other pod is read", |samples| samples[1].reading.is_ok()).await;
     without.is_left_out(0, Rejection::Unauthorized, Rejection::NoSeries).await;
 }

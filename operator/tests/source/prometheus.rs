@@ -43,20 +43,20 @@ fn servers(mut entry: Value, more: &Value) -> Arc<Servers> {
 async fn read(
     servers: &Servers,
     pods: &[Pod],
-    source: Value,
+    source: &Value,
     credentials: &Credentials,
 ) -> Result<Vec<Reading>, Outage> {
     let targets = pods.iter().map(target).collect::<Vec<_>>();
-    let app = app(json!({ "prometheus": source }));
+    let app = app(&json!({ "prometheus": source }));
     let asked = Asked { app: &app, deployment: "posts", targets: &targets, credentials };
     Prometheus { servers }.read(asked).await
 }
 
 /// Reads until the only pod was read; a server is scraping from its first second on.
-async fn reads(servers: &Servers, pods: &[Pod], source: Value, credentials: &Credentials) {
+async fn reads(servers: &Servers, pods: &[Pod], source: &Value, credentials: &Credentials) {
     let began = Instant::now();
     loop {
-        let readings = read(servers, pods, source.clone(), credentials).await.unwrap();
+        let readings = read(servers, pods, source, credentials).await.unwrap();
         if readings[0].sample.reading.is_ok() {
             return;
         }
@@ -71,12 +71,12 @@ async fn a_reading_has_the_time_of_its_scrape_and_counts_once() {
     let server = Server::start(&pods, &Options::default());
     let servers = servers(json!({ "url": format!("http://{}", server.address) }), &json!({}));
     let none = Credentials::default();
-    reads(&servers, &pods, json!({}), &none).await;
+    reads(&servers, &pods, &json!({}), &none).await;
     let targets = [target(&pods[0])];
     let (mut progress, mut counted, mut asked) = (Progress::default(), Vec::new(), 0);
     let began = Instant::now();
     while counted.len() < 4 && began.elapsed() < Duration::from_secs(15) {
-        let readings = read(&servers, &pods, json!({}), &none).await;
+        let readings = read(&servers, &pods, &json!({}), &none).await;
         asked += 1;
         counted.extend(round(&targets, readings, &mut progress, Timestamp::now()));
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -102,12 +102,12 @@ async fn a_query_of_the_resources_own_gives_the_same() {
     let selector = r#"$(histogram)_bucket{namespace="$(namespace)",pod=~"$(pods)"}"#;
     let own = |query: String| json!({ "query": query, "timestampQuery": format!("max by (pod) (timestamp({selector}))") });
     let good = own(format!("sum by (pod, le, code) ({selector})"));
-    reads(&servers, &pods, good.clone(), &none).await;
-    let readings = read(&servers, &pods, good, &none).await.unwrap();
+    reads(&servers, &pods, &good, &none).await;
+    let readings = read(&servers, &pods, &good, &none).await.unwrap();
     let snapshot = readings[0].sample.reading.as_ref().unwrap();
     assert!(snapshot.tells_errors());
 
-    let outage = async |query: &str| read(&servers, &pods, own(query.into()), &none).await.unwrap_err();
+    let outage = async |query: &str| read(&servers, &pods, &own(query.into()), &none).await.unwrap_err();
     let broken = outage("sum by (pod, le) (").await;
     assert_eq!(broken.reason, "QueryFailed");
     assert!(
@@ -138,14 +138,14 @@ async fn a_server_behind_a_path_a_certificate_and_a_password_is_asked_with_what_
     let with = |more: Value| servers(json!({ "url": url, "caFile": file("tls.crt") }), &more);
     let basic = json!({ "basicAuth": { "username": "admin", "passwordFile": file("password") } });
     let none = Credentials::default();
-    reads(&with(basic.clone()), &pods, json!({}), &none).await;
+    reads(&with(basic.clone()), &pods, &json!({}), &none).await;
 
     // The resource's own password goes before the operator's, good or bad.
     let authorization = Some(basic_header("admin", "test").unwrap());
-    reads(&with(json!({})), &pods, json!({}), &Credentials { authorization, tls: None }).await;
+    reads(&with(json!({})), &pods, &json!({}), &Credentials { authorization, tls: None }).await;
     let authorization = Some(basic_header("admin", "wrong").unwrap());
     let wrong = Credentials { authorization, tls: None };
-    let outage = read(&with(basic), &pods, json!({}), &wrong).await.unwrap_err();
+    let outage = read(&with(basic), &pods, &json!({}), &wrong).await.unwrap_err();
     assert_eq!(outage.reason, "QueryFailed");
     assert!(
         outage.message.contains("401 Unauthorized") && outage.message.contains("basicAuth"),
@@ -156,15 +156,15 @@ async fn a_server_behind_a_path_a_certificate_and_a_password_is_asked_with_what_
         json!({ "url": format!("https://{}", server.address), "insecureSkipVerify": true }),
         &json!({ "basicAuth": { "username": "admin", "passwordFile": file("password") } }),
     );
-    let outage = read(&elsewhere, &pods, json!({}), &none).await.unwrap_err();
+    let outage = read(&elsewhere, &pods, &json!({}), &none).await.unwrap_err();
     assert!(outage.message.contains("404"), "{outage:?}");
 
     let with_authority = |name: &str| servers(json!({ "url": url, "caFile": file(name) }), &json!({}));
     let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap().cert.pem();
     std::fs::write(file("other.crt"), other).unwrap();
-    let outage = read(&with_authority("other.crt"), &pods, json!({}), &none).await.unwrap_err();
+    let outage = read(&with_authority("other.crt"), &pods, &json!({}), &none).await.unwrap_err();
     assert_eq!(outage.reason, "Untrusted", "{outage:?}");
-    let outage = read(&with_authority("gone.crt"), &pods, json!({}), &none).await.unwrap_err();
+    let outage = read(&with_authority("gone.crt"), &pods, &json!({}), &none).await.unwrap_err();
     assert!(outage.message.contains("gone.crt"), "{outage:?}");
 }
 
@@ -176,12 +176,12 @@ async fn a_server_that_does_not_answer_holds_nobody_up_twice() {
     let url = format!("http://{}", silent.local_addr().unwrap());
     let servers = servers(json!({ "url": url, "timeoutSeconds": 1 }), &json!({}));
     let began = Instant::now();
-    let outage = read(&servers, &pods, json!({}), &none).await.unwrap_err();
+    let outage = read(&servers, &pods, &json!({}), &none).await.unwrap_err();
     assert_eq!(outage.reason, "PrometheusUnreachable");
     assert!(outage.message.contains("no answer within 1 s"), "{outage:?}");
     assert!(began.elapsed() < Duration::from_secs(3));
     let began = Instant::now();
-    assert_eq!(read(&servers, &pods, json!({}), &none).await.unwrap_err(), outage);
+    assert_eq!(read(&servers, &pods, &json!({}), &none).await.unwrap_err(), outage);
     assert!(began.elapsed() < Duration::from_millis(500), "the next resource does not wait for it again");
 }
 
@@ -204,7 +204,7 @@ async fn the_query_is_a_form_with_the_tenant_and_redirects_are_not_followed() {
         request
     });
     let servers = servers(json!({ "url": url, "tenant": "team-$(namespace)" }), &json!({}));
-    let outage = read(&servers, &pods, json!({}), &Credentials::default()).await.unwrap_err();
+    let outage = read(&servers, &pods, &json!({}), &Credentials::default()).await.unwrap_err();
     assert!(
         outage.message.contains("it sends to http://169.254.169.254/; have that address put"),
         "{outage:?}"
@@ -235,7 +235,7 @@ async fn pods_are_read_over_tls_by_a_name_that_their_certificate_has() {
     let metrics = json!({
         "histogram": "prometheus_http_request_duration_seconds", "labels": { "handler": "/metrics" },
     });
-    let app = app(metrics);
+    let app = app(&metrics);
     let pod = Target {
         uid: "u".into(),
         name: "posts-1".into(),

@@ -40,7 +40,7 @@ pub struct World {
 
 impl World {
     /// Pods that say this, and `spec.metrics`.
-    pub async fn new(kind: Kind, says: impl IntoIterator<Item = Says>, metrics: Value) -> Self {
+    pub async fn new(kind: Kind, says: impl IntoIterator<Item = Says>, metrics: &Value) -> Self {
         Self::with_token(kind, says, metrics, None).await
     }
 
@@ -48,7 +48,7 @@ impl World {
     pub async fn with_token(
         kind: Kind,
         says: impl IntoIterator<Item = Says>,
-        metrics: Value,
+        metrics: &Value,
         token: Option<&str>,
     ) -> Self {
         let mut pods = Vec::new();
@@ -124,7 +124,7 @@ impl World {
     }
 }
 
-pub fn app(metrics: Value) -> ApiDeployment {
+pub fn app(metrics: &Value) -> ApiDeployment {
     let app = json!({
         "apiVersion": "plimsoll.dev/v1alpha1", "kind": "ApiDeployment",
         "metadata": { "namespace": "shop", "name": "posts" },
