@@ -139,6 +139,7 @@ impl Elector {
             info!(shard, "shard is given up for another process that holds fewer");
             self.shards.fence(*shard).leave();
             view.leaving.insert(*shard, began);
+            self.tell(view);
         }
         let writes = moves.into_iter().filter_map(|(shard, what)| {
             let quiet = self.shards.fence(shard).quiet();

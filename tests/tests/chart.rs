@@ -203,6 +203,7 @@ async fn refuses_wrong_values() {
         ("image.tag=17", "/image/tag", "got number, want string"),
         ("image.digest=sha256:0123", "/image/digest", "does not match pattern"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy", "'Always', 'IfNotPresent', 'Never'"),
+        ("shards=0", "/shards", "minimum"),
         ("logFormat=xml", "/logFormat", "'json', 'text'"),
         ("watchNamespace=Team_A", "/watchNamespace", "does not match pattern"),
         ("extraEnv[0].name=POD_NAME", "/extraEnv/0/name", "not"),
@@ -254,12 +255,22 @@ async fn grants_leases_in_its_own_namespace_alone() {
             assert_eq!((kind, namespace), (&Value::from("Role"), &Value::from(NAMESPACE)), "{name}");
             let deployment = &of_kind(&objects, "Deployment")[0];
             let lease = deployment["metadata"]["name"].as_str().unwrap();
-            assert!(
-                holds(&rule["verbs"], "create") || holds(&rule["resourceNames"], lease),
-                "{name}: {rule}"
-            );
             let arguments = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
             assert!(holds(arguments, &format!("--lease-name={lease}")), "{name}: {arguments}");
+            if holds(&rule["verbs"], "create") {
+                // These cannot be bound to names, and change nothing that is there.
+                assert_eq!(rule["verbs"], serde_json::json!(["create", "list"]), "{name}");
+                continue;
+            }
+            let shards = (0..32).find(|shards| holds(arguments, &format!("--shards={shards}"))).unwrap();
+            // As `operator/src/lease.rs` names them.
+            let others = (1..shards).map(|shard| format!("{lease}-shard-{shard}"));
+            let names: Vec<String> = std::iter::once(lease.to_owned()).chain(others).collect();
+            assert_eq!(
+                rule["resourceNames"],
+                serde_json::json!(names),
+                "{name}: the names that the operator uses"
+            );
         }
     }
 }

@@ -141,6 +141,8 @@ async fn outcome_of(at: usize, dies: Option<usize>) -> (BTreeMap<String, Value>,
         settle(&server, &context).await;
         writes.push(server.writes().len() - before);
     }
+    // One more process looks at it all, with the pods due to be asked.
+    settle(&server, &process(&server)).await;
     (outcome(&server), writes)
 }
 

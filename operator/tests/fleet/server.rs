@@ -227,7 +227,15 @@ impl Server {
                 }
                 (201, self.store(&key, body))
             }
-            Method::PATCH => (200, self.store(&key, body)),
+            Method::PATCH => {
+                // The status has one writer: what it no longer says is gone.
+                if let Some(stored) = self.state.lock().unwrap().objects.get_mut(&key)
+                    && path.ends_with("/status")
+                {
+                    stored["status"] = Value::Null;
+                }
+                (200, self.store(&key, body))
+            }
             Method::PUT => {
                 let Some(stored) = self.get(&key) else { return (404, status(404)) };
                 if stored["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"] {
