@@ -61,7 +61,7 @@ fn a_stored_default_is_taken_for_nothing_said() {
 #[test]
 fn attaching_is_for_the_life_of_the_resource() {
     let rules = rules();
-    let (message, _) = rules.iter().find(|(_, rule)| rule.contains("oldSelf.?workload")).unwrap();
+    let (message, _) = rules.iter().find(|(_, rule)| rule.contains("oldSelf.workload")).unwrap();
     assert!(message.contains("make another ApiDeployment"), "{message}");
 }
 
