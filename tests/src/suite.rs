@@ -82,7 +82,11 @@ async fn end_to_end(lock: &cluster::Lock, filter: &str) -> Result<()> {
     tools::HELM_3.ensure().await?;
     cluster::up(lock).await?;
     let images = images::ensure().await?;
-    step("Install the operator with Helm", chart::install_shared(&Access::local(), &images, serde_json::json!({}))).await?;
+    step(
+        "Install the operator with Helm",
+        chart::install_shared(&Access::local(), &images, serde_json::json!({})),
+    )
+    .await?;
     let run = async |what: &str, filters: &[&str]| {
         // Of the whole workspace, so that dependencies have the features that the other tests were built with. One at a
         // time: two cores do not carry the load of two.

@@ -29,11 +29,7 @@ pub async fn deployment(
 }
 
 /// Its pods, by its own selector.
-pub async fn pods(
-    ctx: &Context,
-    app: &ApiDeployment,
-    deployment: &Deployment,
-) -> Result<Vec<Target>, Error> {
+pub async fn pods(ctx: &Context, app: &ApiDeployment, deployment: &Deployment) -> Result<Vec<Target>, Error> {
     let selector = selector_text(deployment);
     let pods = api::<Pod>(ctx, app)
         .list(&ListParams::default().labels(&selector).match_any())

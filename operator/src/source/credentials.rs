@@ -8,7 +8,7 @@ use hyper::header::HeaderValue;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use plimsoll_core::input::Outage;
-use plimsoll_crds::{ApiDeployment, MetricsTls, PrometheusSource, MetricsScheme, SecretSource, reason};
+use plimsoll_crds::{ApiDeployment, MetricsScheme, MetricsTls, PrometheusSource, SecretSource, reason};
 use plimsoll_prometheus::fetch::Tls;
 use plimsoll_prometheus::{Trust, client_config};
 use rustls::pki_types::ServerName;

@@ -29,7 +29,8 @@ fn process(server: &Server) -> Arc<Context> {
         apps: reflector::store().0,
         autoscalers: reflector::store().0,
     };
-    let settings = Settings { api_image: "api".into(), redis_image: "redis".into(), operator_namespace: None };
+    let settings =
+        Settings { api_image: "api".into(), redis_image: "redis".into(), operator_namespace: None };
     let metrics = Metrics::new().unwrap();
     Arc::new(Context::new(
         server.client(),

@@ -45,7 +45,8 @@ impl Operator {
         let (synced, stop) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
         let make_context = {
             let (shards, registry, metrics) = (shards.clone(), registry.clone(), metrics.clone());
-            let settings = Settings { api_image: "api".into(), redis_image: "redis".into(), operator_namespace: None };
+            let settings =
+                Settings { api_image: "api".into(), redis_image: "redis".into(), operator_namespace: None };
             move |stores| Context::new(client, stores, shards, metrics, registry, settings, "test".into())
         };
         let running = tokio::spawn({
