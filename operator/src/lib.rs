@@ -79,16 +79,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let server = tokio::spawn(health::serve(listener, shared.clone(), server_stop.clone()));
 
     let apps = external_metrics::Apps::default();
-    let external_metrics = {
-        let (settings, client, apps, stop) =
-            (config.external_metrics(), client.clone(), apps.clone(), server_stop.clone());
-        async move {
-            match settings {
-                Some(settings) => external_metrics::serve(&settings, client, apps, stop).await,
-                None => std::future::pending().await,
-            }
-        }
-    };
+    let external_metrics = external_metrics::serve_if(
+        config.external_metrics(),
+        client.clone(),
+        apps.clone(),
+        server_stop.clone(),
+    );
 
     let fence = Arc::new(Fence::default());
     let (leading, leading_seen) = watch::channel(false);
