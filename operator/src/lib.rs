@@ -94,16 +94,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     (0..shards.count()).for_each(|shard| metrics.fleet.leads(shard, false));
     let (led, leading) = watch::channel(Led::new());
     let apps = external_metrics::Apps::default();
-    let external_metrics = {
-        let (settings, client, apps, stop) =
-            (config.external_metrics(), client.clone(), apps.clone(), server_stop.clone());
-        async move {
-            match settings {
-                Some(settings) => external_metrics::serve(&settings, client, apps, stop).await,
-                None => std::future::pending().await,
-            }
-        }
-    };
+    let external_metrics = external_metrics::serve_if(
+        config.external_metrics(),
+        client.clone(),
+        apps.clone(),
+        server_stop.clone(),
+    );
 
     let elector = Elector {
         api: Api::namespaced(client.clone(), &config.lease_namespace),

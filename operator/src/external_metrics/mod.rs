@@ -42,6 +42,22 @@ pub struct Settings {
     pub certificate: Option<PathBuf>,
 }
 
+/// Serves if that is asked for, and never ends otherwise.
+///
+/// # Errors
+/// Those of [`serve`].
+pub async fn serve_if(
+    settings: Option<Settings>,
+    client: Client,
+    apps: Apps,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    match settings {
+        Some(settings) => serve(&settings, client, apps, stop).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Serves until `stop`.
 ///
 /// # Errors
@@ -120,65 +136,4 @@ fn failure(code: StatusCode, reason: &str, message: &str) -> Response {
         "code": code.as_u16(), "reason": reason, "message": message,
     });
     (code, Json(status)).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::body::Body;
-    use axum::http::Request;
-    use http_body_util::BodyExt as _;
-    use kube_runtime::{reflector, watcher};
-    use tower::ServiceExt as _;
-
-    use super::*;
-
-    async fn ask(apps: &Apps, path: &str) -> (StatusCode, Value) {
-        let request =
-            Request::get(format!("/apis/external.metrics.k8s.io/v1beta1{path}")).body(Body::empty());
-        let answer = router(apps.clone()).oneshot(request.unwrap()).await.unwrap();
-        let code = answer.status();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        (code, serde_json::from_slice(&body).unwrap())
-    }
-
-    fn watched() -> Apps {
-        let (store, mut writer) = reflector::store::<Guarded>();
-        let app = json!({
-            "apiVersion": "plimsoll.dev/v1alpha1", "kind": "ApiDeployment", "metadata": { "name": "posts", "namespace": "shop" },
-            "spec": { "latency": { "p99": "250ms" } },
-            "status": { "recommendedReplicas": 5, "conditions": [{
-                "type": "MetricsAvailable", "status": "True", "reason": "Scraped", "message": "", "lastTransitionTime": "2030-01-01T00:00:00Z",
-            }] },
-        });
-        writer.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(app).unwrap()));
-        Arc::new(OnceLock::from(store))
-    }
-
-    #[tokio::test]
-    async fn tells_of_a_namespace_what_is_selected_in_it() {
-        let apps = watched();
-        let (code, list) =
-            ask(&apps, "/namespaces/shop/plimsoll_desired_replicas?labelSelector=name%3Dposts").await;
-        assert_eq!((code, &list["items"][0]["value"]), (StatusCode::OK, &json!("5")));
-        let (_, list) = ask(&apps, "/namespaces/other/plimsoll_desired_replicas").await;
-        assert_eq!(list["items"], json!([]));
-        let (_, resources) = ask(&apps, "").await;
-        assert_eq!(resources["resources"].as_array().unwrap().len(), Metric::ALL.len());
-    }
-
-    #[tokio::test]
-    async fn every_failure_is_a_status_that_says_what_to_do() {
-        let apps = watched();
-        for (path, code, part) in [
-            ("/namespaces/shop/none", 404, "plimsoll_capacity_ratio"),
-            ("/namespaces/shop/plimsoll_capacity_ratio?labelSelector=a%20b", 400, "name=posts"),
-            ("/nodes", 404, "no such path"),
-        ] {
-            let (status, body) = ask(&apps, path).await;
-            assert_eq!((status.as_u16(), &body["kind"]), (code, &json!("Status")));
-            assert!(body["message"].as_str().unwrap().contains(part), "{body}");
-        }
-        let (status, _) = ask(&Apps::default(), "/namespaces/shop/plimsoll_capacity_ratio").await;
-        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-    }
 }

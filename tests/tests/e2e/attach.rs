@@ -81,7 +81,9 @@ async fn as_it_is(world: &World) -> Result<(Deployment, BTreeSet<String>)> {
     deployment.metadata.resource_version = None;
     deployment.metadata.managed_fields = None;
     let pods = world.pods().list(&kube::api::ListParams::default().labels("app=theirs")).await?;
-    Ok((deployment, pods.iter().filter_map(ResourceExt::uid).collect()))
+    // Those that earlier scaling has told to end go on ending.
+    let staying = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    Ok((deployment, staying.filter_map(ResourceExt::uid).collect()))
 }
 
 async fn gone(world: &World) -> Result<()> {
