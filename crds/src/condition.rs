@@ -122,7 +122,8 @@ pub mod reason {
     pub const UNAUTHORIZED: &str = "Unauthorized";
     /// The certificates of the replicas, or those of Prometheus, are not to be trusted.
     pub const UNTRUSTED: &str = "Untrusted";
-    /// The replicas are ready, and Prometheus has not scraped them yet.
+    /// The replicas are ready, and their histogram is not known yet: a Prometheus has to scrape them first, or requests with
+    /// the labels that count have to reach them.
     pub const AWAITING_SCRAPE: &str = "AwaitingScrape";
     /// Prometheus has no series of the replicas.
     pub const NO_SERIES: &str = "NoSeries";

@@ -200,7 +200,7 @@ impl Conditions<'_> {
                 self.set(ConditionType::MetricsAvailable, "Unknown", reason::NO_READY_PODS, message);
             }
             Some(MetricsState::Awaited) => {
-                let message = "the replicas are ready, and Prometheus has not scraped them yet";
+                let message = "the replicas are ready, and their histogram is not known yet: they have to be scraped, and serve requests that count";
                 self.set(ConditionType::MetricsAvailable, "Unknown", reason::AWAITING_SCRAPE, message);
             }
             Some(MetricsState::Alike(rejection)) => {

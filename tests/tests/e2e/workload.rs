@@ -214,6 +214,10 @@ fn an_author_without_pods_reaches_no_further_than_before() {
         let refused = [
             (url("postgres"), "names a Secret"),
             (json!({ "imagePullSecrets": [{ "name": "registry" }] }), "names a Secret"),
+            (
+                json!({ "metrics": { "bearerTokenFrom": { "secretKeyRef": { "name": "postgres", "key": "url" } } } }),
+                "names a Secret",
+            ),
             (json!({ "envFrom": [{ "secretRef": { "name": "postgres" } }] }), "names a Secret"),
             (
                 json!({ "env": [{ "name": "A", "valueFrom": { "secretKeyRef": { "name": "postgres", "key": "url" } } }] }),
