@@ -1,13 +1,17 @@
 //! Where latency is read: of pods by label and with a token, and of a real Prometheus.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use plimsoll_tests::cluster::layout;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
 use plimsoll_tests::demo::decisions;
 use plimsoll_tests::{chart, sample};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 use crate::world::{self, SOON, World};
 
@@ -122,24 +126,40 @@ fn refuses_a_source_that_is_only_half_written() {
 /// A real Prometheus on the node's address, which scrapes the pods of one namespace. It ends with the value.
 struct Prometheus {
     child: Child,
+    finding: JoinHandle<()>,
     _folder: TempDir,
+}
+
+/// Tells Prometheus of the pods as they come and go: Debian's build cannot ask Kubernetes itself.
+async fn find_pods(pods: Api<Pod>, file: PathBuf) {
+    let api = ListParams::default().labels("app.kubernetes.io/component=api");
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        let Ok(found) = pods.list(&api).await else { continue };
+        let target = |pod: &Pod| {
+            let ip = pod.status.as_ref()?.pod_ip.as_ref()?;
+            let labels = json!({ "namespace": pod.metadata.namespace, "pod": pod.metadata.name });
+            Some(json!({ "targets": [format!("{ip}:8080")], "labels": labels }))
+        };
+        let targets = Value::from(found.iter().filter_map(target).collect::<Vec<_>>()).to_string();
+        let draft = file.with_extension("draft");
+        if std::fs::write(&draft, targets).is_ok() {
+            let _ = std::fs::rename(&draft, &file);
+        }
+    }
 }
 
 impl Prometheus {
     fn start(world: &World) -> Result<Self> {
         let folder = tempfile::tempdir()?;
+        let targets = folder.path().join("targets.json");
+        let finding = tokio::spawn(find_pods(world.pods(), targets.clone()));
         let config = json!({
             "global": { "scrape_interval": "2s", "scrape_timeout": "1s" },
             "scrape_configs": [{
                 "job_name": "pods",
-                "kubernetes_sd_configs": [{
-                    "role": "pod", "kubeconfig_file": layout::kubeconfig(), "namespaces": { "names": [world.namespace] },
-                }],
-                "relabel_configs": [
-                    { "source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": "http", "action": "keep" },
-                    { "source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace" },
-                    { "source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod" },
-                ],
+                "file_sd_configs": [{ "files": [targets], "refresh_interval": "1s" }],
             }],
         });
         std::fs::write(folder.path().join("prometheus.yaml"), serde_yaml::to_string(&config)?)?;
@@ -152,12 +172,13 @@ impl Prometheus {
             .stderr(Stdio::null())
             .spawn()
             .context("start Debian's package prometheus, which `cargo xtask test` installs")?;
-        Ok(Self { child, _folder: folder })
+        Ok(Self { child, finding, _folder: folder })
     }
 }
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
+        self.finding.abort();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
