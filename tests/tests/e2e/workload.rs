@@ -1,10 +1,9 @@
-//! How the pods run: a spec with everything in it, configuration that changes, evictions, and authors with few rights.
+//! How the pods run: a spec with everything in it, configuration that changes, and authors with few rights.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, EvictParams};
 use plimsoll_crds::ApiDeployment;
 use plimsoll_tests::{paths, sample};
 use serde_json::{Value, json};
@@ -103,41 +102,6 @@ fn a_full_spec_runs_under_the_restricted_profile_and_a_changed_config_map_rolls_
                 Ok(guards.trim().is_empty() && cache.trim().is_empty())
             })
             .await
-    });
-}
-
-#[test]
-fn a_second_eviction_waits_for_the_first() {
-    world::run("evictions", async |world| {
-        world.apply_ready(json!({ "replicas": { "min": 2, "max": 4, "pinned": 2 } })).await?;
-        world.until_ready_replicas(2, SOON).await?;
-        world
-            .eventually(SOON, "the budget allows one disruption", async || {
-                let allowed = world
-                    .kubectl(&[
-                        "get",
-                        "poddisruptionbudget",
-                        world::NAME,
-                        "-o",
-                        "jsonpath={.status.disruptionsAllowed}",
-                    ])
-                    .await?;
-                Ok(allowed.trim() == "1")
-            })
-            .await?;
-        let pods: Api<Pod> = world.pods();
-        // One that is not ready may always be evicted.
-        let ready = world.api_pods().await?.into_iter().filter(is_ready);
-        let names = ready.filter_map(|pod| pod.metadata.name).collect::<Vec<_>>();
-        let [first, second] = &names[..] else { anyhow::bail!("two pods: {names:?}") };
-        pods.evict(first, &EvictParams::default()).await.context("evict the first pod")?;
-        let refused = pods.evict(second, &EvictParams::default()).await;
-        let code = match &refused {
-            Err(kube::Error::Api(status)) => status.code,
-            _ => 0,
-        };
-        ensure!(code == 429, "the second eviction should have to wait: {refused:?}");
-        world.until_ready_replicas(2, SOON).await
     });
 }
 
