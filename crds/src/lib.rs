@@ -4,27 +4,30 @@
 //! `generated/` is committed and a test fails when it is stale.
 
 mod app;
+mod cache;
 mod condition;
+mod database;
 mod percentile;
 mod quantity;
 mod scaling;
 mod status;
 
 pub use app::{
-    ApiDeployment, ApiDeploymentSpec, Cache, CacheKind, Database, DatabaseKind, Disabled, Embedded,
-    ExternalCache, ExternalDatabase, Latency, ManagedCache, Metrics, Probe, Probes, Replicas,
-    SecretKeySelector, UrlSource,
+    ApiDeployment, ApiDeploymentSpec, Disabled, Latency, Metrics, Probe, Probes, Replicas, SecretKeySelector,
+    UrlSource,
+};
+pub use cache::{
+    CaSource, Cache, CacheExporter, CacheKind, CacheStatus, CacheTls, Eviction, ExternalCache, ManagedCache,
 };
 pub use condition::{ConditionType, reason};
+pub use database::{Database, DatabaseKind, Embedded, ExternalDatabase};
 pub use percentile::Percentile;
 pub use quantity::{
     DurationError, PercentageError, QuantityError, parse_duration, parse_percentage, quantity_bytes,
     quantity_value,
 };
 pub use scaling::{Day, Mode, Pause, Pauses, Rate, Scaling, Schedule};
-pub use status::{
-    ApiDeploymentStatus, CacheStatus, LastDecision, LatencyStatus, LearnedCapacityStatus, LearnedStatus,
-};
+pub use status::{ApiDeploymentStatus, LastDecision, LatencyStatus, LearnedCapacityStatus, LearnedStatus};
 
 /// Domain of every label, annotation and field manager that Plimsoll writes.
 pub const DOMAIN: &str = "plimsoll.dev";

@@ -1,6 +1,7 @@
 //! What the process keeps of each object between two reconciles. It is bounded, and losing it is harmless.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -9,6 +10,8 @@ use plimsoll_core::input::{CacheSecret, Child};
 use plimsoll_core::memory::Memory;
 use plimsoll_core::plan::Decision;
 use plimsoll_crds::ApiDeploymentStatus;
+
+use crate::app::cache::Question;
 
 /// Decisions kept for each object: three quarters of an hour at the default scrape period.
 const DECISIONS_MAX: usize = 512;
@@ -42,13 +45,15 @@ pub struct Working {
     pub scraped_at: Option<Instant>,
     /// Secrets as last looked at.
     pub secrets: Option<Secrets>,
+    /// What the managed cache last said of itself.
+    pub cache: Question,
     /// The status as last written, with the resource version that the write gave.
     pub status: Option<(String, ApiDeploymentStatus)>,
     /// When it was written.
     pub status_written_at: Option<Timestamp>,
 }
 
-/// Secrets as last looked at; their values are not kept.
+/// Secrets as last looked at; of their values only the operator's own are kept.
 #[derive(Clone, Debug)]
 pub struct Secrets {
     /// When.
@@ -57,8 +62,25 @@ pub struct Secrets {
     pub generation: Option<i64>,
     /// The managed cache's.
     pub cache: Child<CacheSecret>,
+    /// With what the operator asks the managed cache how it fares; an older Secret has nothing for it.
+    pub cache_login: Option<CacheLogin>,
     /// `(Secret, key)` pairs that are not there.
     pub missing: Vec<(String, String)>,
+}
+
+/// With what the operator asks the managed cache how it fares.
+#[derive(Clone)]
+pub struct CacheLogin {
+    /// Password of its own user.
+    pub password: String,
+    /// Certificate of the authority that it trusts, as PEM.
+    pub authority: Option<String>,
+}
+
+impl fmt::Debug for CacheLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheLogin").finish_non_exhaustive()
+    }
 }
 
 impl Registry {

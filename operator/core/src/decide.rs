@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use plimsoll_crds::CacheKind;
 
 use crate::build::hash_of;
+use crate::database::{self, Connections};
 use crate::engine::{self, Engine, Observation};
 use crate::hands::by_hand;
 use crate::input::{Bounds, Input, Scrape, Targets};
@@ -31,11 +32,17 @@ pub fn decide(input: &Input) -> Plan {
     let current = deployment.map_or(0, wanted_replicas);
     let read =
         Targets::of(&input.app.spec).and_then(|targets| Ok((targets, ScalingPolicy::of(&input.app.spec)?)));
-    let (targets, policy) = match read {
+    let (targets, mut policy) = match read {
         Ok(read) => read,
         Err(message) => return invalid(input, memory, current, message),
     };
-    let bounds = Bounds::of(&input.app.spec);
+    memory.cache.keep(input.scrape.as_ref(), input.cache.as_ref());
+    if let Some(scrape) = &input.scrape {
+        memory.database_connections_max = database::server_max(scrape, memory.database_connections_max);
+    }
+    let connections = Connections::of(&input.app.spec, memory.database_connections_max);
+    let bounds = database::cut(Bounds::of(&input.app.spec), connections, current);
+    policy.max = policy.max.min(bounds.max.unsigned_abs());
     let rollout = deployment.map_or(Rollout::Unseen, rollout_of);
     let nothing = Scrape::default();
     let situation = Situation {
@@ -59,6 +66,11 @@ pub fn decide(input: &Input) -> Plan {
     });
     let mut verdict = replicas(input, &situation, decided.as_ref(), &policy, &mut memory);
     let recommended = by_hand(input, &policy, &memory, current, &mut verdict);
+    let managed = matches!(input.app.spec.cache.kind(), CacheKind::Managed(_));
+    let effect = memory.cache.effect(input.now).filter(|_| managed);
+    if effect.is_some_and(|effect| effect.too_small) && asks_for_more(current, &verdict) {
+        verdict.message.push_str("; the cache is too small, see the condition CacheEffective");
+    }
     let change = Change { from: current, to: verdict.to };
     let wanted = steps(input, &memory, Children::of(input), &policy, change, &blockers);
     let (steps, mut failures) = without_paused(wanted, &mut memory, input);
@@ -85,8 +97,9 @@ pub fn decide(input: &Input) -> Plan {
             .scrape
             .as_ref()
             .map(|scrape| scale::metrics_state(scrape, situation.ready, targets.limits_errors())),
-        cache_ready: matches!(input.app.spec.cache.kind(), CacheKind::Managed(_))
-            .then(|| input.observed.cache_deployment.owned().is_some_and(available)),
+        cache_ready: managed.then(|| input.observed.cache_deployment.owned().is_some_and(available)),
+        cache: effect,
+        connections,
         latency_seconds: latency(&memory),
         learned: memory.engine.learned(&settings),
         writes: !steps.is_empty(),
@@ -166,6 +179,13 @@ fn replicas(
             .unwrap_or((Reason::PodsStarting, "the replicas have not been read yet".into()));
         hold(reason, message)
     })
+}
+
+/// Whether more replicas are wanted than there are, or would be if they were to be had.
+fn asks_for_more(current: i32, verdict: &Verdict) -> bool {
+    let bound =
+        matches!(verdict.limit, Some(Limit::Max(_) | Limit::DatabaseConnections(_) | Limit::Dependency));
+    verdict.to > current || bound
 }
 
 /// Replicas that a Deployment asks for.

@@ -2,9 +2,12 @@
 //!
 //! There is no client, no clock and no randomness in this crate: the same [`Input`] gives the same [`Plan`]. In reading
 //! order: [`input`], [`plan`], [`decide()`], [`engine`] with [`histogram`], `scale`, [`policy`] with `hands`, `steps` with [`build`],
-//! [`memory`], [`status`].
+//! [`cache`] and [`database`] (what replicas share), [`memory`], [`status`].
 
 pub mod build;
+pub mod cache;
+mod cache_status;
+pub mod database;
 mod decide;
 pub mod engine;
 mod hands;
@@ -16,6 +19,7 @@ pub mod plan;
 pub mod policy;
 mod recent;
 mod scale;
+pub mod shared;
 pub mod status;
 mod steps;
 

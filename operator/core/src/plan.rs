@@ -9,6 +9,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use serde::{Serialize, Serializer};
 
+use crate::cache::Effect;
+use crate::database::Connections;
 use crate::engine;
 use crate::memory::{Failure, Memory};
 
@@ -221,13 +223,15 @@ pub enum Reason {
     AtMin,
     /// The database inside the pod allows one replica.
     EmbeddedDatabase,
+    /// More replicas are needed than the database server has connections for.
+    DatabaseConnections,
     /// The stored spec cannot be read.
     InvalidSpec,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Initial,
         Self::LatencyOverTarget,
         Self::ErrorsOverTarget,
@@ -253,6 +257,7 @@ impl Reason {
         Self::AtMax,
         Self::AtMin,
         Self::EmbeddedDatabase,
+        Self::DatabaseConnections,
         Self::InvalidSpec,
     ];
 
@@ -284,6 +289,7 @@ impl Reason {
             Self::AtMax => "AtMax",
             Self::AtMin => "AtMin",
             Self::EmbeddedDatabase => "EmbeddedDatabase",
+            Self::DatabaseConnections => "DatabaseConnections",
             Self::InvalidSpec => "InvalidSpec",
         }
     }
@@ -382,6 +388,10 @@ pub struct Findings {
     pub metrics: Option<MetricsState>,
     /// The managed cache is ready; absent for the other kinds.
     pub cache_ready: Option<bool>,
+    /// What the managed cache does; absent for the other kinds, and while it says nothing.
+    pub cache: Option<Effect>,
+    /// What the replicas may open at the database server, and what it takes; absent where that is not known.
+    pub connections: Option<Connections>,
     /// Percentiles over the slow window in seconds, p95 and p99, where they can be known.
     pub latency_seconds: [Option<f64>; 2],
     /// What was learned of the replicas, if anything was.
@@ -413,6 +423,8 @@ pub enum Limit {
     Min(i32),
     /// By the database inside the pod.
     EmbeddedDatabase,
+    /// By the connections that the database server takes.
+    DatabaseConnections(Connections),
     /// By what the replicas depend on: more of them did not help.
     Dependency,
     /// By the target, which requests miss without any load.

@@ -24,6 +24,15 @@ fn children_are_as_committed() {
     }));
     let foreign = app(&json!({ "image": "ghcr.io/acme/shop:1", "database": null, "port": 3000 }));
     let CacheKind::Managed(cache) = bundled.spec.cache.kind() else { panic!("no cache") };
+    let options = app(&json!({
+        "cache": { "managed": { "memory": "1Gi", "eviction": "LFU", "exporter": {}, "tls": {} } },
+        "database": { "external": { "urlFrom": { "secretKeyRef": { "name": "db", "key": "url" } }, "connectionsPerReplica": 10 } },
+    }));
+    let CacheKind::Managed(with_options) = options.spec.cache.kind() else { panic!("no cache") };
+    let elsewhere = app(&json!({ "image": "ghcr.io/acme/shop:1", "cache": { "external": {
+        "urlFrom": { "secretKeyRef": { "name": "redis", "key": "url" } },
+        "caFrom": { "secretKeyRef": { "name": "redis", "key": "authority.pem" } },
+    } } }));
     let yaml = |value: &serde_json::Value| serde_yaml::to_string(value).unwrap();
     let of = |object: serde_json::Result<serde_json::Value>| yaml(&object.unwrap());
     let children = [
@@ -36,6 +45,18 @@ fn children_are_as_committed() {
         (
             "cache-deployment.yaml",
             of(serde_json::to_value(build::cache_deployment(&bundled, cache, &settings(), "r1"))),
+        ),
+        (
+            "cache-deployment-options.yaml",
+            of(serde_json::to_value(build::cache_deployment(&options, with_options, &settings(), "r1"))),
+        ),
+        (
+            "deployment-cache-options.yaml",
+            of(serde_json::to_value(build::deployment(&options, &settings(), "r1"))),
+        ),
+        (
+            "deployment-external-cache.yaml",
+            of(serde_json::to_value(build::deployment(&elsewhere, &settings(), "r1"))),
         ),
         ("cache-service.yaml", of(serde_json::to_value(build::cache_service(&bundled)))),
         ("cache-secret.yaml", of(serde_json::to_value(build::cache_secret(&bundled, &credentials())))),

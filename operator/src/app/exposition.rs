@@ -4,6 +4,7 @@
 
 use plimsoll_core::engine::Cpu;
 use plimsoll_core::histogram::{Rejection, Snapshot};
+use plimsoll_core::shared::Shared;
 
 /// Gauge of requests being served; used when present.
 const IN_FLIGHT: &str = "http_requests_in_flight";
@@ -21,6 +22,11 @@ const CPU_QUOTA: &str = "cgroup_cpu_quota_cores";
 /// Periods of the CPU quota in which the cgroup ran, and those in which it was throttled; used when present.
 const CPU_PERIODS: &str = "cgroup_cpu_periods_total";
 const CPU_THROTTLED: &str = "cgroup_cpu_throttled_periods_total";
+
+/// Look-ups in the layers of the cache, by what they found; those of the shared layer are used when present.
+const CACHE_REQUESTS: &str = "cache_requests_total";
+/// Connections that the database server takes; used when present.
+const DATABASE_MAX: &str = "database_server_connections_max";
 
 /// What an exposition says.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,11 +47,22 @@ struct Scalars {
     cpu_quota: Option<f64>,
     cpu_periods: Option<f64>,
     cpu_throttled: Option<f64>,
+    cache_hits: Option<f64>,
+    cache_misses: Option<f64>,
+    /// Look-ups that are not used.
+    cache_other: Option<f64>,
+    database_max: Option<f64>,
 }
 
 impl Scalars {
-    fn slot(&mut self, name: &str) -> Option<&mut Option<f64>> {
+    fn slot(&mut self, name: &str, labels: &Labels<'_>) -> Option<&mut Option<f64>> {
         Some(match name {
+            CACHE_REQUESTS => match (labels.layer, labels.result) {
+                (Some("redis"), Some("hit")) => &mut self.cache_hits,
+                (Some("redis"), Some("miss")) => &mut self.cache_misses,
+                _ => &mut self.cache_other,
+            },
+            DATABASE_MAX => &mut self.database_max,
             IN_FLIGHT => &mut self.in_flight,
             SHED => &mut self.shed,
             CPU_CGROUP => &mut self.cpu_cgroup,
@@ -57,9 +74,16 @@ impl Scalars {
         })
     }
 
+    fn shared(&self) -> Shared {
+        Shared {
+            cache_hits: sane(self.cache_hits),
+            cache_misses: sane(self.cache_misses),
+            database_connections_max: sane(self.database_max),
+        }
+    }
+
     /// A number that makes no sense is as good as none: nothing depends on CPU alone.
     fn cpu(&self) -> Option<Cpu> {
-        let sane = |value: Option<f64>| value.filter(|value| value.is_finite() && *value >= 0.0);
         Some(Cpu {
             used_seconds: sane(self.cpu_cgroup).or(sane(self.cpu_process))?,
             limit_cores: sane(self.cpu_quota).filter(|cores| *cores > 0.0),
@@ -67,6 +91,10 @@ impl Scalars {
             throttled_periods: sane(self.cpu_throttled).unwrap_or(0.0),
         })
     }
+}
+
+fn sane(value: Option<f64>) -> Option<f64> {
+    value.filter(|value| value.is_finite() && *value >= 0.0)
 }
 
 /// Reads `histogram` from an exposition. Series that differ in labels are summed.
@@ -95,8 +123,7 @@ pub fn parse(text: &str, histogram: &str) -> Result<Exposition, Rejection> {
             line.find(|c: char| c == '{' || c.is_ascii_whitespace()).ok_or(Rejection::NotExposition)?;
         let (name, rest) = line.split_at(name_end);
         let is_bucket = name.strip_suffix("_bucket") == Some(histogram);
-        let scalar = scalars.slot(name);
-        if !is_bucket && scalar.is_none() {
+        if !is_bucket && scalars.slot(name, &Labels::default()).is_none() {
             continue;
         }
         let (labels, rest) = match rest.strip_prefix('{') {
@@ -104,7 +131,7 @@ pub fn parse(text: &str, histogram: &str) -> Result<Exposition, Rejection> {
             None => (Labels::default(), rest),
         };
         let value = number(rest)?;
-        if let Some(scalar) = scalar {
+        if let Some(scalar) = scalars.slot(name, &labels) {
             *scalar.get_or_insert(0.0) += value;
         } else {
             let edge = float(labels.edge.ok_or(Rejection::NotExposition)?)?;
@@ -117,7 +144,8 @@ pub fn parse(text: &str, histogram: &str) -> Result<Exposition, Rejection> {
     if buckets.is_empty() && !declared && scalars.in_flight.is_none() && scalars.shed.is_none() {
         return Err(Rejection::HistogramMissing);
     }
-    let snapshot = Snapshot::new(buckets, scalars.in_flight, scalars.shed)?;
+    let mut snapshot = Snapshot::new(buckets, scalars.in_flight, scalars.shed)?;
+    snapshot.shared = scalars.shared();
     let snapshot = match failed {
         Some(failed) => snapshot.with_failed(failed)?,
         None => snapshot,
@@ -130,6 +158,8 @@ pub fn parse(text: &str, histogram: &str) -> Result<Exposition, Rejection> {
 struct Labels<'a> {
     edge: Option<&'a str>,
     status: Option<&'a str>,
+    layer: Option<&'a str>,
+    result: Option<&'a str>,
 }
 
 impl<'a> Labels<'a> {
@@ -146,6 +176,8 @@ impl<'a> Labels<'a> {
             let end = closing_quote(quoted).ok_or(Rejection::NotExposition)?;
             match name.trim() {
                 "le" => labels.edge = Some(&quoted[..end]),
+                "layer" => labels.layer = Some(&quoted[..end]),
+                "result" => labels.result = Some(&quoted[..end]),
                 name if STATUS_LABELS.contains(&name) => labels.status = Some(&quoted[..end]),
                 _ => {}
             }
@@ -257,6 +289,20 @@ other_metric{le="0.1"} NaN
         for nothing in ["", "process_cpu_seconds_total NaN\n", "cgroup_cpu_usage_seconds_total -1\n"] {
             assert_eq!(cpu(nothing), None, "{nothing}");
         }
+    }
+
+    #[test]
+    fn what_replicas_share_is_read_where_it_is_told() {
+        let shared =
+            |text: &str| parse(&format!("http_requests_in_flight 0\n{text}"), NAME).unwrap().snapshot.shared;
+        let text = "cache_requests_total{layer=\"local\",result=\"hit\"} 9\n\
+                    cache_requests_total{layer=\"redis\",result=\"hit\"} 5\n\
+                    cache_requests_total{result=\"miss\",layer=\"redis\"} 2\n\
+                    database_server_connections_max 97\n";
+        let told =
+            Shared { cache_hits: Some(5.0), cache_misses: Some(2.0), database_connections_max: Some(97.0) };
+        assert_eq!(shared(text), told);
+        assert_eq!(shared("database_server_connections_max NaN\n"), Shared::default());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! No step relies on an earlier one having run in the same pass; any await may be the last one.
 
 mod apply;
+pub mod cache;
+mod credentials;
 mod events;
 mod exposition;
 mod observe;
@@ -52,6 +54,7 @@ pub struct Context {
     settings: Settings,
     recorder: Recorder,
     scrapes: Semaphore,
+    cache_questions: Arc<Semaphore>,
 }
 
 /// Watched objects. They may be behind the API server; what that would hurt is read live.
@@ -79,7 +82,8 @@ impl Context {
         let reporter = Reporter { controller: "plimsoll-operator".into(), instance: Some(identity) };
         let recorder = Recorder::new(client.clone(), reporter);
         let scrapes = Semaphore::new(SCRAPES_MAX);
-        Self { client, stores, fence, metrics, registry, settings, recorder, scrapes }
+        let cache_questions = Arc::new(Semaphore::new(cache::QUESTIONS_MAX));
+        Self { client, stores, fence, metrics, registry, settings, recorder, scrapes, cache_questions }
     }
 }
 

@@ -9,10 +9,10 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, CacheKind, DatabaseKind, Percentile, Probe};
+use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, DatabaseKind, Percentile, Probe};
 
 use super::{
-    Component, cache_annotations, cache_name, container_security, empty_dir, env, env_from_secret,
+    Component, cache_annotations, cache_client, container_security, empty_dir, env, env_from_secret,
     label_selector, labels, metadata, mount, name_of, pod_security,
 };
 use crate::input::{Settings, Targets};
@@ -71,7 +71,12 @@ fn pod(app: &ApiDeployment, settings: &Settings) -> PodSpec {
             when_unsatisfiable: "ScheduleAnyway".into(),
             ..TopologySpreadConstraint::default()
         }]),
-        volumes: Some(vec![empty_dir("data", None), empty_dir("tmp", None)]),
+        volumes: Some(
+            [empty_dir("data", None), empty_dir("tmp", None)]
+                .into_iter()
+                .chain(cache_client::volume(app).map(|(volume, _)| volume))
+                .collect(),
+        ),
         ..PodSpec::default()
     }
 }
@@ -106,7 +111,12 @@ fn container(app: &ApiDeployment, settings: &Settings) -> Container {
         readiness_probe: Some(probe(&spec.probes.readiness)),
         resources: Some(spec.resources.clone()),
         security_context: Some(container_security()),
-        volume_mounts: Some(vec![mount("data", "/data"), mount("tmp", "/tmp")]),
+        volume_mounts: Some(
+            [mount("data", "/data"), mount("tmp", "/tmp")]
+                .into_iter()
+                .chain(cache_client::volume(app).map(|(_, mount)| mount))
+                .collect(),
+        ),
         ..Container::default()
     }
 }
@@ -135,19 +145,12 @@ fn environment(app: &ApiDeployment) -> Vec<EnvVar> {
         DatabaseKind::External(database) => {
             let secret = &database.url_from.secret_key_ref;
             variables.push(env_from_secret("PLIMSOLL_DATABASE_URL", &secret.name, &secret.key));
+            let connections = database.connections_per_replica.to_string();
+            variables.push(env("PLIMSOLL_DATABASE_CONNECTIONS", connections));
         }
         DatabaseKind::Unknown => {}
     }
-    match spec.cache.kind() {
-        CacheKind::Managed(_) => {
-            variables.push(env_from_secret("PLIMSOLL_CACHE_URL", &cache_name(app), "url"));
-        }
-        CacheKind::External(cache) => {
-            let secret = &cache.url_from.secret_key_ref;
-            variables.push(env_from_secret("PLIMSOLL_CACHE_URL", &secret.name, &secret.key));
-        }
-        CacheKind::Disabled => {}
-    }
+    variables.extend(cache_client::environment(app));
     variables.extend(spec.env.iter().cloned());
     variables
 }
