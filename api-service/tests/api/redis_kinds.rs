@@ -264,7 +264,7 @@ async fn the_users_that_the_operator_makes_may_do_all_that_is_needed() {
     server.answers().await;
     let url = format!("--cache-url=redis://plimsoll:secret@127.0.0.1:{port}");
     let database = format!("--database-url=sqlite:{}/posts.db", folder.path().display());
-    let app = app_with(&[&url, &database, "--rate-limit=1000000/1s"]).await;
+    let app = app_with(&[&url, &database, "--rate-limit=1000000/s"]).await;
     works(&app).await;
     let other = App::ready(&[&url, &database]).await;
     let id = app.post("shared").await;
