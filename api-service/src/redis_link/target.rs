@@ -29,6 +29,7 @@ pub enum TargetError {
 
 /// Where Redis is.
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one, for as long as the process lives")]
 pub enum Target {
     /// One server.
     One(Client),

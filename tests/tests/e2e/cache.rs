@@ -21,7 +21,7 @@ async fn as_the_api(world: &World, command: &[&str]) -> Result<String> {
     let password = String::from_utf8(base64(&secret)?)?;
     let mut args = vec!["exec", "deployment/posts-cache", "--", "redis-cli", "--tls", "--insecure"];
     args.extend(["--no-auth-warning", "--user", "plimsoll", "-a", &password]);
-    world.kubectl(&[&args, command].concat()).await
+    world.kubectl(&[args.as_slice(), command].concat()).await
 }
 
 fn base64(text: &str) -> Result<Vec<u8>> {
