@@ -219,7 +219,6 @@ fn restlessness(results: &Results) -> Vec<Goal> {
             found: most_rises.map(|most| format!("{most} in the worst of {} runs", rises.len())),
             met: most_rises.map(|&most| most <= USELESS_RISES),
         },
-        Goal { text: "the step on the real cluster, beside the real HPA".into(), found: None, met: None },
     ]
 }
 

@@ -19,6 +19,10 @@ pub fn render(results: &Results) -> String {
     heading(&mut out, results);
     let _ = writeln!(out, "### Goals\n");
     goals_table(&mut out, &goals::goals(results));
+    let _ = writeln!(
+        out,
+        "\nThe step on the real cluster is measured apart: [A step of the load](#a-step-of-the-load)."
+    );
     lost(&mut out, results);
     policies(&mut out, results);
     cases(&mut out, results);
@@ -261,7 +265,7 @@ mod tests {
                 "| HPA on CPU, 50 %: saves at least 25 % of the replica-hours at no more violation-minutes, median case | 46 %; more violation-minutes in 0 of 2 cases | met |",
                 "| HPA on CPU, 50 %: lower J at κ = 10, every case | 2 of 2 cases | met |",
                 "### Cases lost\n\nNone.",
-                "| the step on the real cluster, beside the real HPA | – | not measured |",
+                "The step on the real cluster is measured apart: [A step of the load](#a-step-of-the-load).",
                 "| calm on service | 20.0, 0 min | 1.10×, 0 min (HPA on CPU) | 1.05×, 0 min | 0.95× | 2.00×, 0 min |",
             ],
         );
