@@ -9,9 +9,14 @@ use serde_json::Value;
 
 use crate::cache::Cache;
 use crate::database::Database;
+use crate::environment::{EnvFrom, ImagePullSecret};
+use crate::metrics::Metrics;
 use crate::percentile::Percentile;
+use crate::probes::Probes;
+use crate::protection::{DisruptionBudget, NetworkPolicy};
 use crate::scaling::Scaling;
 use crate::status::ApiDeploymentStatus;
+use crate::workload::Workload;
 
 /// Describes an HTTP API by its latency promise; the operator keeps it with the fewest replicas.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -53,9 +58,12 @@ use crate::status::ApiDeploymentStatus;
     validation = Rule::new("size(self.metadata.name) <= 40")
         .message("shorten metadata.name to at most 40 characters: children are named after it"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
-        .message("write metadata.name as a DNS label that begins with a letter, such as posts: a Service is named after it")
+        .message("write metadata.name as a DNS label that begins with a letter, such as posts: a Service is named after it"),
+    validation = Rule::new("has(self.spec.image) || self.spec.workload.drain.graceSeconds >= self.spec.workload.drain.sleepSeconds + 25")
+        .message("raise workload.drain.graceSeconds to at least sleepSeconds + 25: the bundled API finishes its requests in that time")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = crate::attach::add_rules)]
 pub struct ApiDeploymentSpec {
     /// Container image of the API. Absent means the bundled API service of this operator's version.
     /// Any image works that exposes a Prometheus histogram of its request durations; see `metrics`.
@@ -70,6 +78,21 @@ pub struct ApiDeploymentSpec {
     #[x_kube(validation = Rule::new("self in ['Always', 'IfNotPresent', 'Never']")
         .message("imagePullPolicy is one of Always, IfNotPresent, Never"))]
     pub image_pull_policy: Option<String>,
+
+    /// Secrets with the credentials of the image's registry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Vec<ImagePullSecret>,
+
+    /// Program of the container, in place of the image's entrypoint. There is no shell around it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 4096)))]
+    pub command: Vec<String>,
+
+    /// Arguments, in place of the image's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 4096)))]
+    pub args: Vec<String>,
 
     /// The promise. At least one target is required.
     pub latency: Latency,
@@ -131,6 +154,24 @@ pub struct ApiDeploymentSpec {
         .message("rename the variable: names that begin with PLIMSOLL_ are set by the operator"))]
     #[schemars(length(max = 128))]
     pub env: Vec<EnvVar>,
+
+    /// All keys of ConfigMaps and Secrets as environment variables. What the operator and `env` set wins; of two with the
+    /// same key the later one does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub env_from: Vec<EnvFrom>,
+
+    /// How the pods run: account, place, files, replacement, end.
+    #[serde(default)]
+    pub workload: Workload,
+
+    /// How many replicas may be evicted at a time, once `replicas.max` is above 1.
+    #[serde(default)]
+    pub disruption_budget: DisruptionBudget,
+
+    /// Who may connect to the replicas. Absent: whoever the cluster lets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicy>,
 
     /// Where the operator reads the latency of each replica.
     #[serde(default)]
@@ -228,72 +269,6 @@ pub struct SecretKeySelector {
     pub key: String,
 }
 
-/// Probes of each replica, over HTTP on `port`.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct Probes {
-    /// Holds the other two back until the process has started.
-    #[serde(default = "Probe::startup")]
-    pub startup: Probe,
-    /// Restarts the container when it fails. It must not depend on the database or the cache.
-    #[serde(default = "Probe::liveness")]
-    pub liveness: Probe,
-    /// Takes the replica out of the Service while it fails.
-    #[serde(default = "Probe::readiness")]
-    pub readiness: Probe,
-}
-
-/// One HTTP probe.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct Probe {
-    /// Path that answers 200 to 399 while the probe holds.
-    #[x_kube(validation = Rule::new("self.startsWith('/')").message("write a path that begins with /, such as /readyz"))]
-    #[schemars(length(max = 256))]
-    pub path: String,
-    /// Seconds between two probes.
-    #[serde(default = "default_probe_period")]
-    #[schemars(range(min = 1, max = 300))]
-    pub period_seconds: i32,
-    /// Seconds until an unanswered probe counts as failed.
-    #[serde(default = "default_probe_timeout")]
-    #[schemars(range(min = 1, max = 300))]
-    pub timeout_seconds: i32,
-    /// Failures in a row that count.
-    #[serde(default = "default_probe_failures")]
-    #[schemars(range(min = 1, max = 1000))]
-    pub failure_threshold: i32,
-}
-
-/// Where the operator reads the latency of each replica.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct Metrics {
-    /// Path of the Prometheus text exposition.
-    #[serde(default = "default_metrics_path")]
-    #[x_kube(validation = Rule::new("self.startsWith('/')").message("write a path that begins with /, such as /metrics"))]
-    #[schemars(length(max = 256))]
-    pub path: String,
-
-    /// Port of the exposition. Absent: `spec.port`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: Option<i32>,
-
-    /// Name of the histogram of request durations, in seconds, without a suffix. Give it a bucket edge at each latency
-    /// target, as the bundled API does by itself: requests are judged by the nearest edge below a target that has none.
-    #[serde(default = "default_histogram")]
-    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_:][a-zA-Z0-9_:]*$') && !self.endsWith('_bucket')")
-        .message("write the histogram's name without its suffix, such as http_request_duration_seconds"))]
-    #[schemars(length(max = 256))]
-    pub histogram: String,
-
-    /// Seconds between two scrapes, and so between two decisions.
-    #[serde(default = "default_scrape_period")]
-    #[schemars(range(min = 1, max = 60))]
-    pub scrape_period_seconds: i32,
-}
-
 impl Latency {
     /// The targets that are set, the lowest percentile first.
     pub fn each(&self) -> impl Iterator<Item = (Percentile, &str)> {
@@ -311,6 +286,11 @@ impl Latency {
 }
 
 impl ApiDeploymentSpec {
+    /// Name of the existing Deployment that is scaled; absent where the operator runs one of its own.
+    pub fn attached_to(&self) -> Option<&str> {
+        Some(self.workload.attach_to.as_ref()?.name.as_str())
+    }
+
     /// Port of the metrics exposition.
     pub fn metrics_port(&self) -> i32 {
         self.metrics.port.unwrap_or(self.port)
@@ -320,39 +300,6 @@ impl ApiDeploymentSpec {
 impl Default for Replicas {
     fn default() -> Self {
         Self { min: default_min_replicas(), max: default_max_replicas(), pinned: None }
-    }
-}
-
-impl Default for Probes {
-    fn default() -> Self {
-        Self { startup: Probe::startup(), liveness: Probe::liveness(), readiness: Probe::readiness() }
-    }
-}
-
-impl Probe {
-    /// A minute for the process to start.
-    fn startup() -> Self {
-        Self { path: "/livez".into(), period_seconds: 1, timeout_seconds: 1, failure_threshold: 60 }
-    }
-
-    /// Half a minute without an answer: a busy pod is not a dead one.
-    fn liveness() -> Self {
-        Self { path: "/livez".into(), period_seconds: 10, timeout_seconds: 5, failure_threshold: 3 }
-    }
-
-    fn readiness() -> Self {
-        Self { path: "/readyz".into(), period_seconds: 5, timeout_seconds: 3, failure_threshold: 3 }
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self {
-            path: default_metrics_path(),
-            port: None,
-            histogram: default_histogram(),
-            scrape_period_seconds: default_scrape_period(),
-        }
     }
 }
 
@@ -390,28 +337,4 @@ fn bound_resources(schema: &mut Schema) {
             map.insert("maxProperties".into(), RESOURCES_MAX.into());
         }
     }
-}
-
-fn default_probe_period() -> i32 {
-    10
-}
-
-fn default_probe_timeout() -> i32 {
-    1
-}
-
-fn default_probe_failures() -> i32 {
-    3
-}
-
-fn default_metrics_path() -> String {
-    "/metrics".into()
-}
-
-fn default_histogram() -> String {
-    "http_request_duration_seconds".into()
-}
-
-fn default_scrape_period() -> i32 {
-    5
 }

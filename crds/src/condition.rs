@@ -17,6 +17,8 @@ pub enum ConditionType {
     MetricsAvailable,
     /// The managed cache answers. Absent for the other kinds.
     CacheReady,
+    /// Somebody else sets the replicas of the same Deployment. Absent before anybody did, False once nobody does any more.
+    ScalerConflict,
     /// The managed cache holds what is read. Absent for the other kinds, and before there is enough to tell.
     CacheEffective,
     /// The connections of the most replicas fit into the database server. Absent where its limit is not known.
@@ -25,7 +27,7 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// All types, in the order in which status lists them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ready,
         Self::Reconciling,
         Self::Stalled,
@@ -33,6 +35,7 @@ impl ConditionType {
         Self::ScalingLimited,
         Self::MetricsAvailable,
         Self::CacheReady,
+        Self::ScalerConflict,
         Self::CacheEffective,
         Self::DatabaseConnectionsSufficient,
     ];
@@ -49,6 +52,7 @@ impl ConditionType {
             Self::CacheReady => "CacheReady",
             Self::CacheEffective => "CacheEffective",
             Self::DatabaseConnectionsSufficient => "DatabaseConnectionsSufficient",
+            Self::ScalerConflict => "ScalerConflict",
         }
     }
 }
@@ -72,8 +76,24 @@ pub mod reason {
     pub const APPLY_FAILED: &str = "ApplyFailed";
     /// A Secret that the spec names, or its key, is not there.
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+    /// A Secret that `spec.metrics` names holds something else than what it is for.
+    pub const INVALID_SECRET: &str = "InvalidSecret";
+    /// A ConfigMap that the pods cannot start without, or a key of it, is not there.
+    pub const CONFIG_MAP_NOT_FOUND: &str = "ConfigMapNotFound";
     /// A child's name is taken by an object of somebody else.
     pub const NAME_CONFLICT: &str = "NameConflict";
+    /// The Deployment that `spec.workload.attachTo` names is not there.
+    pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
+    /// Somebody else scales the Deployment; numbers are recommended, and none written.
+    pub const SCALER_CONFLICT: &str = "ScalerConflict";
+    /// A HorizontalPodAutoscaler scales the Deployment. A `ScaledObject` of KEDA shows itself by the one that it makes.
+    pub const AUTOSCALER_ON_TARGET: &str = "AutoscalerOnTarget";
+    /// Another ApiDeployment scales the Deployment: it is its own, or the other was attached to it earlier.
+    pub const ALREADY_SCALED: &str = "AlreadyScaled";
+    /// Somebody has written another number of replicas over the operator's.
+    pub const REPLICAS_OVERWRITTEN: &str = "ReplicasOverwritten";
+    /// Nobody else sets the replicas.
+    pub const NO_CONFLICT: &str = "NoConflict";
     /// Nothing is left to do.
     pub const RECONCILED: &str = "Reconciled";
     /// The operator decides on replicas.
@@ -102,6 +122,26 @@ pub mod reason {
     pub const SCRAPE_FAILED: &str = "ScrapeFailed";
     /// The replicas answer, but not with the histogram that `spec.metrics` names.
     pub const HISTOGRAM_MISSING: &str = "HistogramMissing";
+    /// The histogram has no series with the labels of `spec.metrics.labels`.
+    pub const LABELS_MISSING: &str = "LabelsMissing";
+    /// No bucket edge of the histogram is low enough to judge a target; the number of replicas is held.
+    pub const NO_BUCKET_EDGE: &str = "NoBucketEdge";
+    /// The replicas refuse to tell the operator their metrics.
+    pub const UNAUTHORIZED: &str = "Unauthorized";
+    /// The certificates of the replicas, or those of Prometheus, are not to be trusted.
+    pub const UNTRUSTED: &str = "Untrusted";
+    /// The replicas are ready, and Prometheus has not scraped them yet.
+    pub const AWAITING_SCRAPE: &str = "AwaitingScrape";
+    /// Prometheus has no series of the replicas.
+    pub const NO_SERIES: &str = "NoSeries";
+    /// Prometheus last scraped the replicas too long ago.
+    pub const SERIES_STALE: &str = "SeriesStale";
+    /// Prometheus does not answer.
+    pub const PROMETHEUS_UNREACHABLE: &str = "PrometheusUnreachable";
+    /// Prometheus refuses the query, or its answer cannot be read.
+    pub const QUERY_FAILED: &str = "QueryFailed";
+    /// The operator's configuration does not have the Prometheus that `spec.metrics` names, or does not allow what is asked.
+    pub const PROMETHEUS_NOT_ALLOWED: &str = "PrometheusNotAllowed";
     /// Latency was read, but the histogram does not tell errors, which `spec.errorRate` is about.
     pub const ERRORS_MISSING: &str = "ErrorsMissing";
     /// The managed cache does not answer; reads go to the database.

@@ -52,6 +52,7 @@ impl ApiDeploymentSpec {
     /// The database in force, with the default that depends on the image.
     pub fn database(&self) -> DatabaseKind<'_> {
         match &self.database {
+            None if self.attached_to().is_some() => DatabaseKind::Unknown,
             Some(Database { external: Some(external), .. }) => DatabaseKind::External(external),
             Some(_) => DatabaseKind::Embedded,
             None if self.image.is_none() => DatabaseKind::Embedded,
@@ -60,7 +61,10 @@ impl ApiDeploymentSpec {
     }
 }
 
-/// As the API service has it: 20 replicas and a rollout's surge stay under `PostgreSQL`'s default of 100 connections.
+/// Connections of a replica where the spec names none, as the API service has it: 20 replicas and a rollout's surge stay under
+/// `PostgreSQL`'s default of 100 connections.
+pub const DEFAULT_CONNECTIONS_PER_REPLICA: i32 = 3;
+
 fn default_connections_per_replica() -> i32 {
-    3
+    DEFAULT_CONNECTIONS_PER_REPLICA
 }

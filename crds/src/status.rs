@@ -18,6 +18,11 @@ pub struct ApiDeploymentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
 
+    /// Replicas that the load asks for, within the bounds, floors and rates of the spec: what would be wanted if nothing
+    /// were pinned, paused, only recommended or left to another autoscaler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recommended_replicas: Option<i32>,
+
     /// Replicas that pass their readiness probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,

@@ -1,9 +1,13 @@
 //! The command line and the environment, read once.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plimsoll_core::input::Settings;
+
+use crate::shards::SHARDS_MAX;
+use crate::{check, external_metrics};
 
 /// Keeps the latency promise of HTTP APIs with the fewest replicas.
 #[derive(Debug, Parser)]
@@ -21,6 +25,8 @@ pub enum Command {
     Run(Box<Config>),
     /// Prints the CustomResourceDefinition as YAML.
     Crd,
+    /// Asks an installed operator whether it is well, and says what to do if it is not.
+    Check(check::Options),
 }
 
 /// Configuration of the controller.
@@ -35,21 +41,36 @@ pub struct Config {
     /// Watches this namespace only; absent means all, which needs a `ClusterRole`.
     #[arg(long, env = "PLIMSOLL_WATCH_NAMESPACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub watch_namespace: Option<String>,
+    /// Operates only what carries these labels, such as `tier=gold`. Let selectors of two operators never overlap.
+    #[arg(long, env = "PLIMSOLL_SELECTOR", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub selector: Option<String>,
+    /// Shards into which the resources are divided, each with a Lease, so that several operators share the work.
+    #[arg(long, env = "PLIMSOLL_SHARDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
+    pub shards: u16,
     /// Address of /livez, /readyz, /metrics and /decisions.
     #[arg(long, env = "PLIMSOLL_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
-    /// Namespace of the Lease that elects the leader.
+    /// Namespace of the Leases that elect the leaders.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     pub lease_namespace: String,
-    /// Name of the Lease that elects the leader.
+    /// Name of the first shard's Lease; those of the others begin with it.
     #[arg(long, env = "PLIMSOLL_LEASE_NAME", default_value = "plimsoll-operator")]
     pub lease_name: String,
     /// Name of this process among its peers; must be unique, as a pod's name is. Absent: made up.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
+    /// Address on which external metrics are served to the API server, over TLS. Absent: they are not.
+    #[arg(long, env = "PLIMSOLL_EXTERNAL_METRICS_LISTEN")]
+    pub external_metrics_listen: Option<SocketAddr>,
+    /// Folder with tls.crt and tls.key for them. Absent: a certificate is made, which nobody has signed.
+    #[arg(long, env = "PLIMSOLL_EXTERNAL_METRICS_CERTIFICATE")]
+    pub external_metrics_certificate: Option<PathBuf>,
     /// Format of the log.
     #[arg(long, env = "PLIMSOLL_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
+    /// YAML file with the Prometheus servers that resources may choose among. Absent: there are none.
+    #[arg(long, env = "PLIMSOLL_PROMETHEUS_CONFIG", value_name = "FILE")]
+    pub prometheus_config: Option<PathBuf>,
     /// Resources that are reconciled at the same time.
     #[arg(long, env = "PLIMSOLL_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
@@ -65,9 +86,19 @@ pub enum LogFormat {
 }
 
 impl Config {
+    /// How external metrics are served; absent if they are not.
+    pub fn external_metrics(&self) -> Option<external_metrics::Settings> {
+        let certificate = self.external_metrics_certificate.clone();
+        Some(external_metrics::Settings { listen: self.external_metrics_listen?, certificate })
+    }
+
     /// What decisions may know of the configuration.
     pub fn settings(&self) -> Settings {
-        Settings { api_image: self.api_image.clone(), redis_image: self.redis_image.clone() }
+        Settings {
+            api_image: self.api_image.clone(),
+            redis_image: self.redis_image.clone(),
+            operator_namespace: Some(self.lease_namespace.clone()),
+        }
     }
 }
 

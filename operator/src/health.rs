@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use axum::Json;
 use axum::Router;
@@ -54,13 +55,11 @@ pub async fn serve(listener: TcpListener, shared: Shared, stop: CancellationToke
     axum::serve(listener, router(shared)).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-/// 503 once a watch has failed for so long that only a restart may help.
+/// 503 once a watch has been silent or failing for so long that only a restart may help.
 async fn livez(State(shared): State<Shared>) -> Response {
-    match shared.watches.stuck() {
+    match shared.watches.stuck(Instant::now()) {
         None => "ok\n".into_response(),
-        Some(kind) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("the watch of {kind} keeps failing\n")).into_response()
-        }
+        Some(stuck) => (StatusCode::SERVICE_UNAVAILABLE, format!("{stuck}\n")).into_response(),
     }
 }
 
@@ -74,6 +73,9 @@ async fn readyz(State(shared): State<Shared>) -> Response {
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
+    for (kind, age) in shared.watches.ages(Instant::now()) {
+        shared.metrics.fleet.watch_age(kind, age);
+    }
     match shared.metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => {

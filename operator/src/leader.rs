@@ -1,216 +1,343 @@
-//! Leader election by a Lease, with the semantics of client-go, and a fence that every write passes.
+//! Leadership of shards by one Lease each, with the semantics of client-go, and the fences that every write passes.
 //!
 //! It never trusts another clock: a holder counts as gone when its record has not changed for the lease's duration on
-//! *this* process' clock. It never writes the Lease but by compare-and-swap on the resource version. When leadership
-//! is lost, the process ends; it never tries to go on as a follower.
+//! *this* process' clock. It never writes a Lease but by compare-and-swap on the resource version. When a shard is lost
+//! that was not given up, the process ends; it never tries to go on without it.
+//!
+//! Processes that divide the objects otherwise, as before and after `--shards` was changed, never work at the same time:
+//! a Lease carries its holder's number of shards, and a fence opens only after a look at all Leases that began once its
+//! own was written, and found nobody of another number. Of two that write at once, at least one sees the other.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use futures::future;
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use kube::api::{Api, PostParams};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, ListParams, PostParams};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+
+use crate::balance::{self, Move, Seat};
+pub use crate::fence::Fence;
+use crate::fleet_metrics::FleetMetrics;
+use crate::lease::{self, Layout, Record};
+use crate::shards::Shards;
 
 /// A record that has not changed for this long is abandoned.
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// A leader that could not renew for this long stops writing. Shorter than [`LEASE_DURATION`] by the time that a
 /// write in flight may take.
 pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// Pause between two looks at the Lease.
+/// Pause between two looks at the Leases.
 pub const RETRY_PERIOD: Duration = Duration::from_secs(2);
 /// Longest time that a write may take, so that one begun before the deadline has ended when a successor may start.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(LEASE_DURATION.as_secs() - RENEW_DEADLINE.as_secs());
 
-/// What to do about the Lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Move {
-    /// Nobody has made it yet.
-    Create,
-    /// It is ours; keep it.
-    Renew,
-    /// It was released, or its holder is gone.
-    Take,
-    /// Somebody else holds it.
-    Wait,
-}
+/// The shards that this process leads, with the term of each.
+pub type Led = BTreeMap<u16, u64>;
 
-/// Decides from the holder's name and how long its record has not changed, seen from here.
-pub fn next_move(identity: &str, record: Option<&LeaseSpec>, unchanged_for: Duration) -> Move {
-    let Some(record) = record else { return Move::Create };
-    let duration = record
-        .lease_duration_seconds
-        .and_then(|seconds| u64::try_from(seconds).ok())
-        .map_or(LEASE_DURATION, Duration::from_secs);
-    match record.holder_identity.as_deref() {
-        Some(holder) if holder == identity => Move::Renew,
-        None | Some("") => Move::Take,
-        Some(_) if unchanged_for >= duration => Move::Take,
-        Some(_) => Move::Wait,
-    }
-}
-
-/// Lets writes pass while leadership is certain.
-#[derive(Debug, Default)]
-pub struct Fence {
-    open_until: Mutex<Option<Instant>>,
-    was_open: AtomicBool,
-}
-
-impl Fence {
-    /// Whether a write may begin at `now`.
-    pub fn open(&self, now: Instant) -> bool {
-        self.open_until.lock().ok().and_then(|until| *until).is_some_and(|until| now < until)
-    }
-
-    /// Whether this process has ever led. It then never becomes a standby: a closed fence opens again or ends it.
-    pub fn was_open(&self) -> bool {
-        self.was_open.load(Ordering::Relaxed)
-    }
-
-    /// Opens the fence until `until`; `None` closes it.
-    pub fn set(&self, until: Option<Instant>) {
-        if until.is_some() {
-            self.was_open.store(true, Ordering::Relaxed);
-        }
-        if let Ok(mut open_until) = self.open_until.lock() {
-            *open_until = until;
-        }
-    }
-}
-
-/// Takes part in the election.
+/// Takes part in the election of each shard.
 pub struct Elector {
-    /// Client calls must not outlast [`RETRY_PERIOD`] by much; each is bounded here.
+    /// Its calls are bounded here.
     pub api: Api<Lease>,
-    /// Name of the Lease.
-    pub name: String,
+    /// The shards and the names of their Leases.
+    pub layout: Layout,
     /// Name of this process.
     pub identity: String,
+    /// Moved with the Leases.
+    pub shards: Shards,
+    /// Told of what is won and given up.
+    pub led: watch::Sender<Led>,
+    /// Shows who leads.
+    pub metrics: FleetMetrics,
 }
 
-/// The record as last seen, and when it last changed on this process' clock.
+/// What one process knows of the Leases, on its own clock.
+struct View {
+    began: Instant,
+    leases: BTreeMap<String, Seen>,
+    /// Shards whose fence has been opened, and those that are being given up since when.
+    led: BTreeSet<u16>,
+    leaving: BTreeMap<u16, Instant>,
+}
+
+/// A Lease as last seen, and when its record last changed.
 struct Seen {
-    lease: Option<Lease>,
+    lease: Lease,
     changed_at: Instant,
 }
 
+/// How a round ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Round {
+    /// Nothing more to do until the next.
+    Done,
+    /// A shard was taken: whether it may be led shows the next look.
+    Again,
+    /// Another process has this one, which was not given up.
+    Lost(u16),
+}
+
 impl Elector {
-    /// Runs until `stop`, or until leadership that was held is lost. `leading` becomes true when it is won.
-    /// Returns whether leadership is still held.
-    pub async fn run(&self, fence: &Fence, leading: &watch::Sender<bool>, stop: &CancellationToken) -> bool {
-        let mut seen = Seen { lease: None, changed_at: Instant::now() };
-        let mut held = false;
+    /// Runs until `stop`, or until a shard is lost that was not given up. Once `closing`, it takes no more.
+    /// Returns whether all is well.
+    pub async fn run(&self, closing: &CancellationToken, stop: &CancellationToken) -> bool {
+        let mut view = View {
+            began: Instant::now(),
+            leases: BTreeMap::new(),
+            led: BTreeSet::new(),
+            leaving: BTreeMap::new(),
+        };
         loop {
-            let round_began = Instant::now();
-            match tokio::time::timeout(RENEW_DEADLINE / 2, self.round(&mut seen)).await {
-                Ok(Ok(true)) => {
-                    fence.set(Some(round_began + RENEW_DEADLINE));
-                    if !held {
-                        info!(identity = %self.identity, "leadership won");
-                        held = true;
-                        leading.send_replace(true);
-                    }
-                }
-                Ok(Ok(false)) if held => {
-                    fence.set(None);
-                    warn!("leadership was taken by another process");
+            let round = self.round(&mut view, closing.is_cancelled());
+            match tokio::time::timeout(RENEW_DEADLINE / 2, round).await {
+                Ok(Ok(Round::Done)) => {}
+                Ok(Ok(Round::Again)) => continue,
+                Ok(Ok(Round::Lost(shard))) => {
+                    self.shards.fence(shard).leave();
+                    warn!(shard, "leadership was taken by another process");
                     return false;
                 }
-                Ok(Ok(false)) => debug!("another process leads"),
-                Ok(Err(error)) => warn!(%error, "the Lease could not be read or written"),
-                Err(_) => warn!("the API server did not answer about the Lease in time"),
+                Ok(Err(error)) => warn!(%error, "the Leases could not be read or written"),
+                Err(_) => warn!("the API server did not answer about the Leases in time"),
             }
-            if held && !fence.open(Instant::now()) {
-                warn!("the Lease could not be renewed in time; leadership is given up");
+            let now = Instant::now();
+            let late =
+                |shard: &&u16| !view.leaving.contains_key(shard) && !self.shards.fence(**shard).open(now);
+            if let Some(shard) = view.led.iter().find(late) {
+                warn!(shard, "the Lease could not be renewed in time; leadership is given up");
                 return false;
             }
+            // Two that get into each other's way do not meet again at the next look.
+            let pause = RETRY_PERIOD.mul_f64(0.75 + 0.5 * rand::random::<f64>());
             tokio::select! {
-                () = tokio::time::sleep(RETRY_PERIOD) => {}
-                () = stop.cancelled() => return held,
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return true,
             }
         }
     }
 
-    /// Looks at the Lease and does what is to be done. Returns whether it is ours now.
-    async fn round(&self, seen: &mut Seen) -> Result<bool, kube::Error> {
-        let lease = self.api.get_opt(&self.name).await?;
-        let record = |lease: &Option<Lease>| lease.as_ref().and_then(|lease| lease.spec.clone());
-        if record(&lease) != record(&seen.lease) {
-            seen.changed_at = Instant::now();
+    /// Looks at all Leases and does what is to be done about each.
+    async fn round(&self, view: &mut View, closing: bool) -> Result<Round, kube::Error> {
+        let began = Instant::now();
+        // Without a resource version the API server answers with what is stored, not with what it remembers.
+        let listed = self.api.list(&ListParams::default()).await?.items;
+        view.saw(listed.into_iter().filter(|lease| self.shard_of(lease).is_some()), Instant::now());
+        if let Some(shard) = view.led.iter().find(|shard| self.taken(view, **shard)) {
+            return Ok(Round::Lost(*shard));
         }
-        let spec = record(&lease);
-        seen.lease = lease;
-        // A Lease without a spec is nobody's.
-        let spec = if seen.lease.is_some() { Some(spec.unwrap_or_default()) } else { None };
-        let written = match next_move(&self.identity, spec.as_ref(), seen.changed_at.elapsed()) {
-            Move::Wait => return Ok(false),
-            Move::Create => self.api.create(&PostParams::default(), &self.record(None)).await,
-            Move::Renew | Move::Take => {
-                self.api.replace(&self.name, &PostParams::default(), &self.record(seen.lease.as_ref())).await
+        self.forget_what_others_took(view);
+        let others = self.others_at_work(view);
+        if others {
+            debug!("another division into shards is still at work");
+        }
+        let moves = balance::moves(&self.identity, &self.seats(view), closing || others);
+        let moves: Vec<(u16, Move)> = (0..).zip(moves).collect();
+        for (shard, _) in moves.iter().filter(|(_, what)| *what == Move::Yield) {
+            info!(shard, "shard is given up for another process that holds fewer");
+            self.shards.fence(*shard).leave();
+            view.leaving.insert(*shard, began);
+            self.tell(view);
+        }
+        let writes = moves.into_iter().filter_map(|(shard, what)| {
+            let quiet = self.shards.fence(shard).quiet();
+            let seen = view.leases.get(&self.layout.name(shard)).map(|seen| &seen.lease);
+            let left =
+                view.leaving.get(&shard).is_some_and(|since| quiet || since.elapsed() >= WRITE_TIMEOUT);
+            // What was taken while others are at work goes back before it has served.
+            let back = others && !view.led.contains(&shard);
+            let lease = match (what, seen) {
+                (Move::Yield | Move::Leave, Some(seen)) if left => {
+                    lease::released(seen.clone(), Timestamp::now())
+                }
+                (Move::Renew, Some(seen)) if back => lease::released(seen.clone(), Timestamp::now()),
+                (Move::Renew | Move::Take, seen) => {
+                    let name = self.layout.name(shard);
+                    lease::held(&name, &self.layout, &self.identity, seen, Timestamp::now())
+                }
+                (Move::Ask, Some(seen)) => lease::asked(seen.clone(), &self.identity),
+                _ => return None,
+            };
+            let create = seen.is_none();
+            Some(async move { (shard, what, self.write(&lease, create).await) })
+        });
+        let written = future::join_all(writes.collect::<Vec<_>>()).await;
+        let mut again = false;
+        let mut failure = None;
+        for (shard, what, written) in written {
+            match written {
+                Ok(Some(lease)) => {
+                    view.saw_one(lease, Instant::now());
+                    again |= what == Move::Take;
+                    self.wrote(view, shard, what, began, others);
+                }
+                // Another process was faster; the next look shows who.
+                Ok(None) => {}
+                Err(error) => failure = Some(error),
             }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None if again => Ok(Round::Again),
+            None => Ok(Round::Done),
+        }
+    }
+
+    /// What a write that has passed means for the shard's fence.
+    fn wrote(&self, view: &mut View, shard: u16, what: Move, began: Instant, others: bool) {
+        let fence = self.shards.fence(shard);
+        match what {
+            Move::Renew if view.led.contains(&shard) => fence.set(Some(began + RENEW_DEADLINE)),
+            // Seen as ours by a look that began after it was taken, and nobody of another division beside it.
+            Move::Renew if !others => {
+                fence.set(Some(began + RENEW_DEADLINE));
+                view.led.insert(shard);
+                self.tell(view);
+                info!(identity = %self.identity, shard, "leadership won");
+            }
+            Move::Yield | Move::Leave => {
+                view.leaving.remove(&shard);
+                view.led.remove(&shard);
+                self.tell(view);
+                info!(shard, "leadership released");
+            }
+            Move::Renew | Move::Take | Move::Ask => {}
+        }
+    }
+
+    fn tell(&self, view: &View) {
+        let leads = |shard: &u16| !view.leaving.contains_key(shard);
+        let led: Led = view
+            .led
+            .iter()
+            .filter(|shard| leads(shard))
+            .map(|shard| (*shard, self.shards.fence(*shard).term()))
+            .collect();
+        for shard in 0..self.layout.count {
+            self.metrics.leads(shard, led.contains_key(&shard));
+        }
+        self.led.send_replace(led);
+    }
+
+    /// Creates or replaces; `None` if another process was faster.
+    async fn write(&self, lease: &Lease, create: bool) -> Result<Option<Lease>, kube::Error> {
+        let name = lease.metadata.name.as_deref().unwrap_or_default();
+        let written = if create {
+            self.api.create(&PostParams::default(), lease).await
+        } else {
+            self.api.replace(name, &PostParams::default(), lease).await
         };
         match written {
-            Ok(lease) => {
-                seen.lease = Some(lease);
-                seen.changed_at = Instant::now();
-                Ok(true)
-            }
-            // Another process was faster; the next look shows who.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+            Ok(lease) => Ok(Some(lease)),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The record that says that this process leads.
-    fn record(&self, before: Option<&Lease>) -> Lease {
-        let now = MicroTime(Timestamp::now());
-        let spec = before.and_then(|lease| lease.spec.clone()).unwrap_or_default();
-        let ours = spec.holder_identity.as_deref() == Some(&self.identity);
-        Lease {
-            metadata: ObjectMeta {
-                name: Some(self.name.clone()),
-                namespace: before.and_then(|lease| lease.metadata.namespace.clone()),
-                // Compare and swap: the API server refuses if anybody has written since.
-                resource_version: before.and_then(|lease| lease.metadata.resource_version.clone()),
-                uid: before.and_then(|lease| lease.metadata.uid.clone()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(LeaseSpec {
-                acquire_time: if ours { spec.acquire_time } else { Some(now.clone()) },
-                holder_identity: Some(self.identity.clone()),
-                lease_duration_seconds: Some(LEASE_DURATION.as_secs() as i32),
-                lease_transitions: Some(
-                    spec.lease_transitions.unwrap_or(0) + i32::from(!ours && before.is_some()),
-                ),
-                renew_time: Some(now),
-                ..LeaseSpec::default()
-            }),
+    /// Whether a shard that was not given up is another's by now.
+    fn taken(&self, view: &View, shard: u16) -> bool {
+        let seen = view.leases.get(&self.layout.name(shard));
+        let holder = seen.map(|seen| Record::of(&seen.lease).holder);
+        // A Lease that somebody has deleted is made again.
+        holder.is_some_and(|holder| holder.as_deref() != Some(&self.identity))
+            && !view.leaving.contains_key(&shard)
+    }
+
+    /// A shard that was being given up, and ran out before its release had passed, may be another's: no longer ours to
+    /// release.
+    fn forget_what_others_took(&self, view: &mut View) {
+        let gone = |shard: &u16| {
+            let seen = view.leases.get(&self.layout.name(*shard));
+            seen.is_none_or(|seen| Record::of(&seen.lease).holder.as_deref() != Some(&self.identity))
+        };
+        let gone: Vec<u16> = view.leaving.keys().copied().filter(gone).collect();
+        for shard in gone {
+            view.leaving.remove(&shard);
+            view.led.remove(&shard);
         }
     }
 
-    /// Gives the Lease up, so that a successor need not wait. Nothing may be written after it.
+    /// Whether somebody holds a shard of another division.
+    fn others_at_work(&self, view: &View) -> bool {
+        view.leases.values().any(|seen| {
+            let record = Record::of(&seen.lease);
+            let ours = record.holder.as_deref() == Some(&self.identity);
+            record.shards != self.layout.count && !ours && seen.holder().is_some()
+        })
+    }
+
+    fn seats(&self, view: &View) -> Vec<Seat> {
+        let seat = |shard| match view.leases.get(&self.layout.name(shard)) {
+            None => Seat { free_for: view.began.elapsed(), ..Seat::default() },
+            Some(seen) => Seat {
+                holder: seen.holder(),
+                leaving: view.leaving.contains_key(&shard),
+                wanted_by: Record::of(&seen.lease).wanted_by,
+                free_for: seen.free_for(),
+            },
+        };
+        (0..self.layout.count).map(seat).collect()
+    }
+
+    fn shard_of(&self, lease: &Lease) -> Option<u16> {
+        self.layout.shard(lease.metadata.name.as_deref()?)
+    }
+
+    /// Gives all Leases up, so that successors need not wait. Nothing may be written after it.
     ///
     /// # Errors
-    /// Those of the API server; the Lease then runs out by itself.
-    pub async fn release(&self, fence: &Fence) -> Result<(), kube::Error> {
-        fence.set(None);
-        let Some(mut lease) = self.api.get_opt(&self.name).await? else { return Ok(()) };
-        let Some(spec) =
-            lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity))
-        else {
-            return Ok(());
+    /// Those of the API server; the Leases then run out by themselves.
+    pub async fn release(&self) -> Result<(), kube::Error> {
+        for shard in 0..self.layout.count {
+            self.shards.fence(shard).leave();
+        }
+        let ours = |lease: &Lease| {
+            self.shard_of(lease).is_some() && Record::of(lease).holder.as_deref() == Some(&self.identity)
         };
-        spec.holder_identity = Some(String::new());
-        spec.lease_duration_seconds = Some(1);
-        spec.renew_time = Some(MicroTime(Timestamp::now()));
-        self.api.replace(&self.name, &PostParams::default(), &lease).await?;
-        info!("leadership released");
-        Ok(())
+        let leases = self.api.list(&ListParams::default()).await?.items.into_iter().filter(ours);
+        let releases = leases.map(|lease| async move {
+            self.write(&lease::released(lease, Timestamp::now()), false).await.map(drop)
+        });
+        let released = future::join_all(releases.collect::<Vec<_>>()).await;
+        self.led.send_replace(Led::new());
+        info!(leases = released.len(), "leadership released");
+        released.into_iter().collect()
+    }
+}
+
+impl View {
+    fn saw(&mut self, listed: impl Iterator<Item = Lease>, now: Instant) {
+        let mut before = std::mem::take(&mut self.leases);
+        for lease in listed {
+            let Some(name) = lease.metadata.name.clone() else { continue };
+            // Asking changes the Lease, but tells nothing of its holder.
+            let unchanged = before.remove(&name).filter(|seen| seen.lease.spec == lease.spec);
+            let changed_at = unchanged.map_or(now, |seen| seen.changed_at);
+            self.leases.insert(name, Seen { lease, changed_at });
+        }
+    }
+
+    fn saw_one(&mut self, lease: Lease, now: Instant) {
+        if let Some(name) = lease.metadata.name.clone() {
+            self.leases.insert(name, Seen { lease, changed_at: now });
+        }
+    }
+}
+
+impl Seen {
+    /// Who holds it and is not gone.
+    fn holder(&self) -> Option<String> {
+        let record = Record::of(&self.lease);
+        record.holder.filter(|_| self.changed_at.elapsed() < record.duration)
+    }
+
+    /// How long it has had no holder.
+    fn free_for(&self) -> Duration {
+        let record = Record::of(&self.lease);
+        let since = self.changed_at.elapsed();
+        if record.holder.is_some() { since.saturating_sub(record.duration) } else { since }
     }
 }
 
@@ -218,55 +345,37 @@ impl Elector {
 mod tests {
     use super::*;
 
-    fn held_by(holder: &str) -> LeaseSpec {
-        LeaseSpec {
-            holder_identity: Some(holder.into()),
-            lease_duration_seconds: Some(15),
-            // Long ago on the holder's clock, which says nothing.
-            renew_time: Some(MicroTime(Timestamp::UNIX_EPOCH)),
-            ..LeaseSpec::default()
-        }
-    }
-
-    #[test]
-    fn makes_the_lease_when_there_is_none() {
-        assert_eq!(next_move("a", None, Duration::ZERO), Move::Create);
-    }
-
-    #[test]
-    fn renews_its_own_even_when_late() {
-        assert_eq!(next_move("a", Some(&held_by("a")), Duration::from_mins(1)), Move::Renew);
-    }
-
-    #[test]
-    fn waits_for_a_holder_whose_record_changed_within_the_duration() {
-        assert_eq!(next_move("a", Some(&held_by("b")), Duration::from_secs(14)), Move::Wait);
-    }
-
-    #[test]
-    fn takes_over_after_the_duration_on_its_own_clock() {
-        assert_eq!(next_move("a", Some(&held_by("b")), Duration::from_secs(15)), Move::Take);
-    }
-
-    #[test]
-    fn takes_a_released_lease_at_once() {
-        assert_eq!(next_move("a", Some(&held_by("")), Duration::ZERO), Move::Take);
-    }
-
-    #[test]
-    fn the_fence_closes_by_itself() {
-        let fence = Fence::default();
-        let now = Instant::now();
-        assert!(!fence.open(now) && !fence.was_open());
-        fence.set(Some(now + RENEW_DEADLINE));
-        assert!(fence.open(now + RENEW_DEADLINE / 2));
-        assert!(!fence.open(now + RENEW_DEADLINE));
-        fence.set(None);
-        assert!(fence.was_open(), "a process that has led does not wait as a standby does");
-    }
-
     #[test]
     fn a_write_begun_before_the_deadline_ends_before_a_successor_starts() {
         assert!(RENEW_DEADLINE + WRITE_TIMEOUT <= LEASE_DURATION);
+    }
+
+    fn seen(holder: &str, seconds_ago: u64) -> Seen {
+        let layout = Layout { base: "operator".into(), count: 1 };
+        // Long ago on the holder's clock, which says nothing.
+        let lease = lease::held("operator", &layout, holder, None, Timestamp::UNIX_EPOCH);
+        Seen { lease, changed_at: Instant::now().checked_sub(Duration::from_secs(seconds_ago)).unwrap() }
+    }
+
+    #[test]
+    fn a_holder_is_gone_after_the_duration_on_our_own_clock() {
+        assert_eq!(seen("b", 14).holder().as_deref(), Some("b"));
+        assert_eq!(seen("b", 15).holder(), None);
+        assert_eq!(seen("b", 17).free_for().as_secs(), 2);
+        assert_eq!(seen("", 3).holder(), None, "a released Lease is free at once");
+    }
+
+    #[test]
+    fn asking_does_not_keep_a_dead_holder_alive() {
+        let mut view = View {
+            began: Instant::now(),
+            leases: BTreeMap::from([("operator".to_owned(), seen("b", 14))]),
+            led: BTreeSet::new(),
+            leaving: BTreeMap::new(),
+        };
+        let asked = lease::asked(view.leases["operator"].lease.clone(), "c");
+        view.saw([asked].into_iter(), Instant::now());
+        assert!(view.leases["operator"].changed_at.elapsed() >= Duration::from_secs(14));
+        assert_eq!(Record::of(&view.leases["operator"].lease).wanted_by.as_deref(), Some("c"));
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use plimsoll_operator::config::{Cli, Command};
-use plimsoll_operator::{crd_yaml, run, telemetry};
+use plimsoll_operator::{check, crd_yaml, run, telemetry};
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
@@ -11,13 +11,25 @@ fn main() -> anyhow::Result<()> {
             print!("{}", crd_yaml().context("render the CustomResourceDefinition")?);
             Ok(())
         }
+        Command::Check(options) => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("start the runtime")?;
+            println!("{}", runtime.block_on(check::run(&options))?);
+            Ok(())
+        }
         Command::Run(config) => {
-            telemetry::init(config.log_format);
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()
                 .context("start the runtime")?;
+            let in_runtime = runtime.enter();
+            telemetry::init(config.log_format)?;
+            drop(in_runtime);
             let ended = runtime.block_on(run(*config));
+            #[cfg(feature = "otlp")]
+            plimsoll_operator::otlp::flush();
             // A reconcile that hangs must not hold the process back: its lease is gone.
             runtime.shutdown_background();
             ended

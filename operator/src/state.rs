@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
-use plimsoll_core::input::{CacheSecret, Child};
+use plimsoll_core::input::{self, CacheSecret, Child};
 use plimsoll_core::memory::Memory;
 use plimsoll_core::plan::Decision;
 use plimsoll_crds::ApiDeploymentStatus;
 
 use crate::app::cache::Question;
+use crate::metrics::object::ObjectMetrics;
+use crate::source::credentials;
+use crate::source::round::Progress;
 
 /// Decisions kept for each object: three quarters of an hour at the default scrape period.
 const DECISIONS_MAX: usize = 512;
@@ -32,6 +35,7 @@ pub struct Object {
     pub working: tokio::sync::Mutex<Working>,
     decisions: Mutex<VecDeque<Arc<Decision>>>,
     failures: Mutex<u32>,
+    metrics: Mutex<ObjectMetrics>,
 }
 
 /// What only the reconcile itself touches.
@@ -39,14 +43,22 @@ pub struct Object {
 pub struct Working {
     /// UID of the object that the rest speaks of.
     pub uid: String,
+    /// The term of the shard in which it was learned; see [`Fence::term`](crate::fence::Fence::term).
+    pub term: u64,
     /// For the next decision.
     pub memory: Memory,
     /// When the pods were last asked.
     pub scraped_at: Option<Instant>,
+    /// What the resource's Secrets hold for reading its metrics.
+    pub credentials: Option<credentials::Kept>,
+    /// How far its readings have been used.
+    pub progress: Progress,
     /// Secrets as last looked at.
     pub secrets: Option<Secrets>,
     /// What the managed cache last said of itself.
     pub cache: Question,
+    /// ConfigMaps and Secrets that the pods use, as last looked at.
+    pub configuration: Option<Configuration>,
     /// The status as last written, with the resource version that the write gave.
     pub status: Option<(String, ApiDeploymentStatus)>,
     /// When it was written.
@@ -83,6 +95,17 @@ impl fmt::Debug for CacheLogin {
     }
 }
 
+/// ConfigMaps and Secrets that the pods use, as last looked at; their contents are not kept.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// When.
+    pub read_at: Instant,
+    /// Generation of the spec that named them.
+    pub generation: Option<i64>,
+    /// What was found.
+    pub found: input::Configuration,
+}
+
 impl Registry {
     /// State of an object, made on first sight.
     pub fn object(&self, namespace: &str, name: &str) -> Arc<Object> {
@@ -98,6 +121,22 @@ impl Registry {
         object.map_or_else(Vec::new, |object| {
             object.decisions.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
         })
+    }
+
+    /// The numbers of each object, with its namespace and name.
+    pub fn metrics(&self) -> Vec<(String, String, ObjectMetrics)> {
+        let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let metrics = |(key, object): (&Key, &Arc<Object>)| {
+            let metrics = object.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+            (key.0.clone(), key.1.clone(), metrics.clone())
+        };
+        objects.iter().map(metrics).collect()
+    }
+
+    /// Drops the state of an object that is gone.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        objects.remove(&(namespace.to_owned(), name.to_owned()));
     }
 
     /// Drops the state of objects that are gone.
@@ -117,6 +156,11 @@ impl Object {
         decisions.push_back(Arc::new(decision));
     }
 
+    /// Changes what is told of the object in numbers.
+    pub fn tell(&self, change: impl FnOnce(&mut ObjectMetrics)) {
+        change(&mut self.metrics.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Counts a failure and returns how many there have been in a row.
     pub fn failed(&self) -> u32 {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,10 +175,11 @@ impl Object {
 }
 
 impl Working {
-    /// Forgets everything if the name now belongs to another object.
-    pub fn belong_to(&mut self, uid: &str) {
-        if self.uid != uid {
-            *self = Self { uid: uid.to_owned(), ..Self::default() };
+    /// Forgets everything if the name now belongs to another object, or another process has led the shard in between:
+    /// then the status knows better what was learned.
+    pub fn belong_to(&mut self, uid: &str, term: u64) {
+        if self.uid != uid || self.term != term {
+            *self = Self { uid: uid.to_owned(), term, ..Self::default() };
         }
     }
 }

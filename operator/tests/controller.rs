@@ -12,7 +12,7 @@ use kube::client::Body;
 use plimsoll_core::input::Settings;
 use plimsoll_operator::app::Context;
 use plimsoll_operator::controller;
-use plimsoll_operator::leader::Fence;
+use plimsoll_operator::leader::{Fence, Led};
 use plimsoll_operator::metrics::Metrics;
 use plimsoll_operator::state::Registry;
 use plimsoll_operator::watches::Watches;
@@ -30,9 +30,17 @@ fn server(calls: Arc<Mutex<Vec<String>>>) -> Client {
             if query.contains("watch=true") {
                 std::future::pending::<()>().await;
             }
-            let list = ["/apideployments", "/deployments", "/services", "/pods"]
-                .iter()
-                .any(|kind| path.ends_with(kind));
+            let list = [
+                "/apideployments",
+                "/deployments",
+                "/services",
+                "/pods",
+                "/horizontalpodautoscalers",
+                "/poddisruptionbudgets",
+                "/networkpolicies",
+            ]
+            .iter()
+            .any(|kind| path.ends_with(kind));
             let answer = if list {
                 let items = if path.ends_with("/apideployments") {
                     json!([{
@@ -67,14 +75,20 @@ async fn a_standby_does_nothing_until_it_leads_and_drains_at_once() {
     let client = server(calls.clone());
     let fence = Arc::new(Fence::default());
     let metrics = Metrics::new().unwrap();
-    let watches =
-        Watches { client: client.clone(), namespace: None, health: Arc::default(), metrics: metrics.clone() };
-    let (leading, leading_seen) = watch::channel(false);
+    let watches = Watches {
+        client: client.clone(),
+        namespace: None,
+        selector: None,
+        health: Arc::default(),
+        metrics: metrics.clone(),
+    };
+    let (leading, leading_seen) = watch::channel(Led::new());
     let (synced, stop) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
     let make_context = {
         let fence = fence.clone();
         move |stores| {
-            let settings = Settings { api_image: "api".into(), redis_image: "redis".into() };
+            let settings =
+                Settings { api_image: "api".into(), redis_image: "redis".into(), operator_namespace: None };
             Context::new(
                 client,
                 stores,
@@ -103,7 +117,7 @@ async fn a_standby_does_nothing_until_it_leads_and_drains_at_once() {
     assert_eq!(*calls.lock().unwrap(), [] as [String; 0]);
 
     fence.set(Some(Instant::now() + Duration::from_mins(1)));
-    leading.send_replace(true);
+    leading.send_replace(Led::from([(0, fence.term())]));
     // The first read fails; the status tells of it all the same.
     let status = "PATCH /apis/plimsoll.dev/v1alpha1/namespaces/shop/apideployments/posts/status";
     until(&|| calls.lock().unwrap().iter().any(|call| call == status)).await;

@@ -1,6 +1,9 @@
 //! Whole reconciles against a scripted API server: which calls are made, in which order, with which owner.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "reconcile/attach.rs"]
+mod attach;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -9,6 +12,7 @@ use std::time::{Duration, Instant};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::client::Body;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client};
@@ -16,6 +20,7 @@ use kube_runtime::reflector::store::Writer;
 use kube_runtime::{reflector, watcher};
 use plimsoll_core::input::Settings;
 use plimsoll_operator::app::{Context, Stores, next_scrape, reconcile};
+use plimsoll_operator::controller::Guarded;
 use plimsoll_operator::error::Error;
 use plimsoll_operator::leader::Fence;
 use plimsoll_operator::metrics::Metrics;
@@ -105,6 +110,8 @@ struct World {
     context: Arc<Context>,
     fence: Arc<Fence>,
     deployments: Writer<Deployment>,
+    apps: Writer<Guarded>,
+    autoscalers: Writer<HorizontalPodAutoscaler>,
 }
 
 impl World {
@@ -133,12 +140,33 @@ impl World {
         let fence = Arc::new(Fence::default());
         fence.set(Some(Instant::now() + Duration::from_mins(1)));
         let (deployments, writer) = reflector::store();
-        let stores = Stores { deployments, services: reflector::store().0, pods: reflector::store().0 };
-        let settings = Settings { api_image: "api:test".into(), redis_image: "redis:test".into() };
+        let (apps, apps_writer) = reflector::store();
+        let (autoscalers, autoscalers_writer) = reflector::store();
+        let stores = Stores {
+            deployments,
+            services: reflector::store().0,
+            disruption_budgets: reflector::store().0,
+            network_policies: reflector::store().0,
+            pods: reflector::store().0,
+            apps,
+            autoscalers,
+        };
+        let settings = Settings {
+            api_image: "api:test".into(),
+            redis_image: "redis:test".into(),
+            operator_namespace: Some("plimsoll-system".into()),
+        };
         let metrics = Metrics::new().unwrap();
         let registry = Arc::new(Registry::default());
         let context = Context::new(client, stores, fence.clone(), metrics, registry, settings, "test".into());
-        Self { server, context: Arc::new(context), fence, deployments: writer }
+        Self {
+            server,
+            context: Arc::new(context),
+            fence,
+            deployments: writer,
+            apps: apps_writer,
+            autoscalers: autoscalers_writer,
+        }
     }
 
     fn put(&self, path: &str, object: Value) {
@@ -499,4 +527,66 @@ fn client_of(world: &World) -> Client {
         async move { Ok::<_, Infallible>(Response::new(Body::from(serde_json::to_vec(&answer).unwrap()))) }
     });
     Client::new(service, "default")
+}
+
+const SETTINGS: &str = "/api/v1/namespaces/shop/configmaps/settings";
+
+fn settings(level: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "settings", "uid": "s" }, "data": { "LEVEL": level } })
+}
+
+#[tokio::test]
+async fn a_config_map_that_is_missing_is_told_and_its_coming_heals() {
+    let world = World::new();
+    let mut app = scalable(1, 1);
+    app["spec"]["envFrom"] = json!([{ "configMapRef": { "name": "settings" } }]);
+    let (result, calls) = world.reconcile(&app).await;
+    result.unwrap();
+    assert!(!calls.iter().any(|call| call.starts_with(&format!("PATCH {DEPLOYMENT}"))), "{calls:?}");
+    assert!(world.status().contains("ConfigMapNotFound"), "{}", world.status());
+
+    world.put(SETTINGS, settings("info"));
+    world.reconcile(&app).await.0.unwrap();
+    let template = world.body(&format!("PATCH {DEPLOYMENT} plimsoll-operator"));
+    let hash = &template["spec"]["template"]["metadata"]["annotations"]["plimsoll.dev/config-hash"];
+    assert!(hash.as_str().is_some_and(|hash| hash.len() == 32), "{template}");
+    assert!(!world.status().contains("ConfigMapNotFound"), "{}", world.status());
+
+    let (result, calls) = world.reconcile(&app).await;
+    result.unwrap();
+    assert!(!calls.iter().any(|call| call.contains(SETTINGS)), "it is believed for a while: {calls:?}");
+    assert_eq!(World::writes(&calls), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn the_contents_of_a_secret_are_in_no_write() {
+    let world = World::new();
+    let mut app = scalable(1, 1);
+    app["spec"]["envFrom"] = json!([{ "secretRef": { "name": "keys" } }]);
+    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "keys", "uid": "k" }, "data": { "KEY": "c2VzYW1l" } });
+    world.put("/api/v1/namespaces/shop/secrets/keys", secret);
+    world.reconcile(&app).await.0.unwrap();
+    let server = world.server.lock().unwrap();
+    for body in &server.bodies {
+        let body = body.to_string();
+        assert!(!body.contains("c2VzYW1l") && !body.contains("sesame"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_budget_and_policies_are_written_once_and_owned() {
+    let world = World::new();
+    let mut app = scalable(2, 9);
+    app["spec"]["networkPolicy"] = json!({});
+    let (result, calls) = world.reconcile(&app).await;
+    result.unwrap();
+    let budget = "PATCH /apis/policy/v1/namespaces/shop/poddisruptionbudgets/posts plimsoll-operator force";
+    let policy =
+        "PATCH /apis/networking.k8s.io/v1/namespaces/shop/networkpolicies/posts plimsoll-operator force";
+    for call in [budget, policy] {
+        assert!(calls.iter().any(|made| made == call), "{call} is not in {calls:?}");
+        let owner = &world.body(call)["metadata"]["ownerReferences"][0];
+        assert_eq!((&owner["uid"], &owner["controller"]), (&json!("app-uid"), &json!(true)));
+    }
+    assert_eq!(World::writes(&world.reconcile(&app).await.1), [] as [&str; 0]);
 }

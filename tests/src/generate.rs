@@ -8,6 +8,8 @@ use tokio::process::Command;
 use crate::{command, paths};
 
 const LIMIT: Duration = Duration::from_mins(20);
+/// The tests that compare with committed files, and write them anew on `UPDATE_GOLDEN=1`.
+const GOLDEN: [&str; 5] = ["reference", "golden", "metrics", "simulate", "chart"];
 
 /// Writes the CustomResourceDefinition and the golden files again.
 ///
@@ -19,15 +21,18 @@ pub async fn run() -> Result<()> {
         cargo.current_dir(paths::project()).args(args);
         cargo
     };
-    let crd = command::run(&mut cargo(&["run", "--quiet", "-p", "plimsoll-crds", "--bin", "crdgen"]), LIMIT)
-        .await?;
+    // Of the whole workspace, so that dependencies have the features that the tests were built with.
+    command::run(&mut cargo(&["build", "--quiet", "--workspace", "--bin", "crdgen"]), LIMIT).await?;
+    let crd = command::run(&mut Command::new(paths::target().join("debug/crdgen")), LIMIT).await?;
     for path in ["crds/generated/apideployments.yaml", "charts/plimsoll/files/crds/apideployments.yaml"] {
         std::fs::write(paths::project().join(path), &crd).with_context(|| format!("write {path}"))?;
         println!("wrote {path}");
     }
-    for package in ["plimsoll-core", "kubectl-plimsoll", "plimsoll-tests"] {
-        command::run(cargo(&["test", "--quiet", "-p", package]).env("UPDATE_GOLDEN", "1"), LIMIT).await?;
-        println!("wrote the golden files of {package}");
+    let mut tests = cargo(&["test", "--quiet", "--workspace"]);
+    for test in GOLDEN {
+        tests.args(["--test", test]);
     }
+    command::run(tests.env("UPDATE_GOLDEN", "1"), LIMIT).await?;
+    println!("wrote what the tests {} compare with", GOLDEN.join(", "));
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Nothing here is part of the product: the operator and the API service never depend on this crate.
 
 pub mod access;
+pub mod audit;
 pub mod bench;
 pub mod bench_latency;
 pub mod chart;

@@ -58,6 +58,15 @@ Labels of every object.
 {{- end -}}
 
 {{/*
+Labels by which the pod of `helm test` is found. It must not be taken for an operator.
+*/}}
+{{- define "plimsoll.testLabels" -}}
+app.kubernetes.io/name: {{ include "plimsoll.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+{{- end -}}
+
+{{/*
 Reference of an image. Call with a dict of `image` (repository, tag, digest) and `root`.
 */}}
 {{- define "plimsoll.image" -}}
@@ -66,6 +75,29 @@ Reference of an image. Call with a dict of `image` (repository, tag, digest) and
 {{- else -}}
 {{- printf "%s:%s" .image.repository (default .root.Chart.AppVersion .image.tag) -}}
 {{- end -}}
+{{- end -}}
+
+{{/*
+What a ServiceMonitor and a PodMonitor have in common. Call with the values of either.
+*/}}
+{{- define "plimsoll.monitorEndpoint" -}}
+path: /metrics
+# The namespace of a series is that of its ApiDeployment, not the operator's.
+honorLabels: true
+{{- with .interval }}
+interval: {{ . }}
+{{- end }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- with .relabelings }}
+relabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{/*
@@ -89,14 +121,31 @@ Each rule carries its reason; whoever adds one writes it.
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]
-# Makes the managed cache's password once, and looks whether a Secret that a resource names is there. It neither lists
-# nor watches Secrets.
+# Keeps the drain of nodes from taking too many replicas at once, and deletes a budget that is no longer wanted.
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+# Restricts who may connect to the API and its managed cache, where a resource asks for it.
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+# Looks whether a ConfigMap that a resource names is there and whether it has changed. It neither lists nor watches
+# ConfigMaps.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get]
+# Makes the managed cache's password once, and looks whether a Secret that a resource names is there and whether it has
+# changed. It neither lists nor watches Secrets.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create]
 # Finds the pods whose latency it reads.
 - apiGroups: [""]
   resources: [pods]
+  verbs: [list, watch]
+# Sees which of them scale a Deployment that it would scale too; it writes none.
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
   verbs: [list, watch]
 # Tells why it scaled; repeated events are counted up in place.
 - apiGroups: [events.k8s.io]

@@ -6,7 +6,10 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::Deployment;
 use plimsoll_crds::CacheKind;
 
+use crate::attach;
+use crate::attainment::Attainment;
 use crate::build::hash_of;
+use crate::conflict;
 use crate::database::{self, Connections};
 use crate::engine::{self, Engine, Observation};
 use crate::hands::by_hand;
@@ -28,7 +31,7 @@ const STATUS_SECONDS: f64 = 60.0;
 /// plan that was carried out and confirmed in the memory is followed by one without steps.
 pub fn decide(input: &Input) -> Plan {
     let mut memory = input.memory.clone();
-    let deployment = input.observed.deployment.owned();
+    let deployment = input.observed.deployment.scaled();
     let current = deployment.map_or(0, wanted_replicas);
     let read =
         Targets::of(&input.app.spec).and_then(|targets| Ok((targets, ScalingPolicy::of(&input.app.spec)?)));
@@ -47,11 +50,14 @@ pub fn decide(input: &Input) -> Plan {
     let nothing = Scrape::default();
     let situation = Situation {
         bounds,
+        targets,
         current,
         ready: deployment.and_then(|deployment| deployment.status.as_ref()?.ready_replicas).unwrap_or(0),
         scrape: input.scrape.as_ref().unwrap_or(&nothing),
     };
 
+    let conflict = conflict::find(input, &policy, &mut memory);
+    policy.yields = conflict.as_ref().is_some_and(|conflict| conflict.yields);
     let blockers = Blockers::of(input);
     let settings = engine_settings(input, targets, &policy, &memory.engine);
     let decided = input.scrape.as_ref().map(|scrape| {
@@ -66,41 +72,64 @@ pub fn decide(input: &Input) -> Plan {
     });
     let mut verdict = replicas(input, &situation, decided.as_ref(), &policy, &mut memory);
     let recommended = by_hand(input, &policy, &memory, current, &mut verdict);
+    if let Some(conflict) = conflict.as_ref().filter(|conflict| conflict.yields && verdict.to != current) {
+        verdict.message =
+            format!("{}; {} replicas are recommended: {}", conflict.message, verdict.to, verdict.message);
+        (verdict.to, verdict.reason) = (current, Reason::ScalerConflict);
+    }
     let managed = matches!(input.app.spec.cache.kind(), CacheKind::Managed(_));
     let effect = memory.cache.effect(input.now).filter(|_| managed);
     if effect.is_some_and(|effect| effect.too_small) && asks_for_more(current, &verdict) {
         verdict.message.push_str("; the cache is too small, see the condition CacheEffective");
     }
     let change = Change { from: current, to: verdict.to };
-    let wanted = steps(input, &memory, Children::of(input), &policy, change, &blockers);
+    let target = input.app.spec.attached_to();
+    let wanted = match target {
+        Some(_) => attach::steps(&memory, deployment, &policy, change),
+        None => steps(input, &memory, Children::of(input), &policy, change, &blockers),
+    };
     let (steps, mut failures) = without_paused(wanted, &mut memory, input);
     failures.extend(input.observed.secrets_unread.clone());
+    failures.extend(input.observed.configuration.unread.clone());
     // What stands in the way of a change must not be announced as one.
     if !steps.iter().any(|step| matches!(step, Step::Scale { .. } | Step::CreateDeployment { .. })) {
         verdict.to = current;
-        if deployment.is_none() {
+        if deployment.is_none() && target.is_none() {
             verdict.reason = Reason::PodsStarting;
             verdict.message = "the Deployment cannot be made; see the condition Ready".into();
         }
     }
+    if decided.is_some() {
+        memory.last_recommended = Some(recommended);
+    }
     let findings = Findings {
         wanted: verdict.to,
+        // Between two scrapes nothing new is known of the load; what the spec fixes holds at once.
+        recommended: (deployment.is_some() || target.is_none()).then(|| match memory.last_recommended {
+            Some(last) if policy.exact.is_none() => last,
+            _ => recommended,
+        }),
+        missing_target: target.filter(|_| deployment.is_none()).map(str::to_owned),
+        selector: deployment.filter(|_| target.is_some()).map(attach::selector_text),
+        conflict,
         ready: situation.ready,
         rollout,
         invalid_spec: None,
         name_conflicts: blockers.name_conflicts,
         missing_secret_keys: input.observed.missing_secret_keys.clone(),
+        missing_configuration: input.observed.configuration.missing.clone(),
         failures,
         recommends: policy.only_recommends(),
         limit: verdict.limit.or_else(|| bounds.embedded_database.then_some(Limit::EmbeddedDatabase)),
-        metrics: input
-            .scrape
-            .as_ref()
-            .map(|scrape| scale::metrics_state(scrape, situation.ready, targets.limits_errors())),
+        metrics: input.scrape.as_ref().map(|scrape| scale::metrics_state(scrape, situation.ready, targets)),
         cache_ready: managed.then(|| input.observed.cache_deployment.owned().is_some_and(available)),
         cache: effect,
         connections,
         latency_seconds: latency(&memory),
+        attainment: input.scrape.as_ref().map(|scrape| {
+            let window = memory.recent.over(STATUS_SECONDS);
+            Attainment::of(targets, scrape, memory.engine.round(), &window)
+        }),
         learned: memory.engine.learned(&settings),
         writes: !steps.is_empty(),
     };
@@ -120,7 +149,7 @@ pub fn decide(input: &Input) -> Plan {
 /// What the engine is shown. The template is the one that runs: the one that is wanted may have to wait, for a Secret or
 /// because it is refused.
 fn observation(input: &Input, current: i32, rollout: Rollout, scrape: &Scrape) -> Observation {
-    let deployment = input.observed.deployment.owned();
+    let deployment = input.observed.deployment.scaled();
     let template = deployment.and_then(|deployment| deployment.spec.as_ref()?.template.spec.as_ref());
     Observation {
         now: input.now,
@@ -163,7 +192,12 @@ fn replicas(
 ) -> Verdict {
     let current = situation.current;
     let hold = |reason, message| Verdict { to: current, reason, message, limit: None };
-    if input.observed.deployment.owned().is_none() {
+    if let Some(target) =
+        input.app.spec.attached_to().filter(|_| input.observed.deployment.scaled().is_none())
+    {
+        return attach::not_found(target);
+    }
+    if input.observed.deployment.scaled().is_none() {
         let to = i32::try_from(policy.initial(input.now)).unwrap_or(i32::MAX);
         return Verdict { to, ..hold(Reason::Initial, format!("the Deployment is made with {to} replicas")) };
     }

@@ -16,7 +16,7 @@ pub(crate) fn by_hand(
     current: i32,
     verdict: &mut Verdict,
 ) -> i32 {
-    if input.observed.deployment.owned().is_none() {
+    if input.observed.deployment.scaled().is_none() {
         return verdict.to;
     }
     let wish = verdict.to.unsigned_abs();

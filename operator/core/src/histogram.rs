@@ -44,12 +44,22 @@ pub enum Rejection {
     Connection,
     /// An HTTP status other than 200.
     HttpStatus,
+    /// The pod refuses who asks: HTTP status 401 or 403.
+    Unauthorized,
+    /// The pod's certificate is not to be trusted, or it does not speak TLS.
+    Untrusted,
     /// The answer is longer than the cap.
     TooLarge,
     /// The answer is not an exposition in Prometheus' text format.
     NotExposition,
     /// The exposition lacks the histogram.
     HistogramMissing,
+    /// The histogram has series, but none with the labels that are to be counted.
+    LabelsMissing,
+    /// Prometheus has no series of the pod.
+    NoSeries,
+    /// Prometheus last scraped the pod too long ago.
+    Stale,
     /// The histogram lacks the `+Inf` bucket, which holds the number of all requests.
     NoInfBucket,
     /// A count is negative, infinite or not a number.
@@ -71,9 +81,14 @@ impl Rejection {
             Self::Timeout => "Timeout",
             Self::Connection => "Connection",
             Self::HttpStatus => "HttpStatus",
+            Self::Unauthorized => "Unauthorized",
+            Self::Untrusted => "Untrusted",
             Self::TooLarge => "TooLarge",
             Self::NotExposition => "NotExposition",
             Self::HistogramMissing => "HistogramMissing",
+            Self::LabelsMissing => "LabelsMissing",
+            Self::NoSeries => "NoSeries",
+            Self::Stale => "Stale",
             Self::NoInfBucket => "NoInfBucket",
             Self::InvalidCount => "InvalidCount",
             Self::NotMonotone => "NotMonotone",
@@ -157,9 +172,22 @@ impl Snapshot {
         }
     }
 
+    /// Whether it has counted a request.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buckets.is_empty() && self.overflow == 0.0
+    }
+
+    /// The highest edge at or below a time, in seconds.
+    pub(crate) fn edge_at_or_below(&self, seconds: f64) -> Option<f64> {
+        let above = self.buckets.partition_point(|bucket| {
+            bucket.edge_seconds < seconds || same_edge(bucket.edge_seconds, seconds)
+        });
+        Some(self.buckets[..above].last()?.edge_seconds)
+    }
+
     /// Whether it says how many requests ended with an error. One that has counted no request yet cannot say otherwise.
     pub fn tells_errors(&self) -> bool {
-        self.failed.is_some() || (self.buckets.is_empty() && self.overflow == 0.0)
+        self.failed.is_some() || self.is_empty()
     }
 
     /// What happened between `earlier` and this reading of the same pod. A count that is lower than before means that
@@ -318,7 +346,7 @@ impl Delta {
     }
 }
 
-fn same_edge(a: f64, b: f64) -> bool {
+pub(crate) fn same_edge(a: f64, b: f64) -> bool {
     (a - b).abs() <= EDGE_TOLERANCE * a.abs().max(b.abs())
 }
 

@@ -8,12 +8,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use plimsoll_crds::{
-    ApiDeployment, ApiDeploymentSpec, DatabaseKind, Percentile, parse_duration, parse_percentage,
+    ApiDeployment, ApiDeploymentSpec, ConfigKind, DatabaseKind, Percentile, parse_duration, parse_percentage,
 };
 
 use crate::cache::CacheReading;
+use crate::conflict::Rival;
 use crate::database::Connections;
 use crate::engine::{Answer, Pod, Target};
 use crate::histogram::{Rejection, Snapshot};
@@ -47,6 +50,8 @@ pub struct Settings {
     pub api_image: String,
     /// Image of the managed cache.
     pub redis_image: String,
+    /// Namespace that the operator runs in, from which it reads the pods' metrics. Absent when it is not known.
+    pub operator_namespace: Option<String>,
 }
 
 /// The children as they are in the cluster.
@@ -62,10 +67,50 @@ pub struct Observed {
     pub cache_service: Child<Service>,
     /// The managed cache's Secret.
     pub cache_secret: Child<CacheSecret>,
+    /// The API's PodDisruptionBudget.
+    pub disruption_budget: Child<PodDisruptionBudget>,
+    /// The API's NetworkPolicy.
+    pub network_policy: Child<NetworkPolicy>,
+    /// The managed cache's NetworkPolicy.
+    pub cache_network_policy: Child<NetworkPolicy>,
+    /// The ConfigMaps and Secrets whose contents the pods use.
+    pub configuration: Configuration,
     /// `(Secret, key)` pairs that the spec names and that are not there.
     pub missing_secret_keys: Vec<(String, String)>,
+    /// Who else scales the API's Deployment.
+    pub rivals: Vec<Rival>,
     /// The Secrets could not be read, so that nothing is known of them; what is said of them here is empty.
     pub secrets_unread: Option<Failure>,
+}
+
+/// The ConfigMaps and Secrets whose contents the pods use, as they are; the contents are not kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configuration {
+    /// Names the contents, and changes when they do. Absent when the spec names none.
+    pub digest: Option<String>,
+    /// What the pods cannot start without and is not there.
+    pub missing: Vec<Missing>,
+    /// They could not be read, so that nothing is known of them.
+    pub unread: Option<Failure>,
+}
+
+/// A ConfigMap or Secret that is not there, or one without a key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Missing {
+    /// Which of the two.
+    pub kind: ConfigKind,
+    /// Its name.
+    pub name: String,
+    /// The key that it lacks; absent when it is not there itself.
+    pub key: Option<String>,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, name, key } = self;
+        write!(f, "{} {name}", kind.as_str())?;
+        key.as_ref().map_or(Ok(()), |key| write!(f, " with the key {key}"))
+    }
 }
 
 /// One child, looked up by its name.
@@ -78,6 +123,8 @@ pub enum Child<K> {
     Owned(Box<K>),
     /// Somebody else's; it is never touched.
     Foreign,
+    /// Somebody else's, that `spec.workload.attachTo` names: its replicas are written, and nothing else.
+    Attached(Box<K>),
 }
 
 /// What is read of the managed cache's Secret; its values are not kept.
@@ -130,6 +177,20 @@ impl fmt::Debug for Credentials {
 pub struct Scrape {
     /// All pods of the API that were not being deleted when the round began. Those that were Ready were asked.
     pub pods: Vec<Pod>,
+    /// Pods that are Ready and of which nothing can be known yet, as before Prometheus first scrapes them. They stand
+    /// among `pods` as if they were not Ready.
+    pub awaited: usize,
+    /// Why none of the pods could be read, where the reason is none of theirs.
+    pub outage: Option<Outage>,
+}
+
+/// Why nothing could be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// Reason of the condition, one of [`plimsoll_crds::reason`].
+    pub reason: &'static str,
+    /// What happened, and what to do.
+    pub message: String,
 }
 
 impl Scrape {
@@ -239,6 +300,14 @@ impl<K> Child<K> {
     pub fn owned(&self) -> Option<&K> {
         match self {
             Self::Owned(child) => Some(child),
+            Self::Absent | Self::Foreign | Self::Attached(_) => None,
+        }
+    }
+
+    /// The child, if its replicas are decided on: ours, or the one that is attached to.
+    pub fn scaled(&self) -> Option<&K> {
+        match self {
+            Self::Owned(child) | Self::Attached(child) => Some(child),
             Self::Absent | Self::Foreign => None,
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::cache::CacheWatch;
+use crate::conflict::Overwritten;
 use crate::engine::Engine;
 use crate::plan::{Change, ChildKind, Reason};
 use crate::policy::{PERIOD_MAX, ReplicaChange};
@@ -28,6 +29,10 @@ pub struct Memory {
     pub(crate) changes: VecDeque<ReplicaChange>,
     /// Reason and message of the last judged round, for decisions between two scrapes.
     pub(crate) last_verdict: Option<(Reason, String)>,
+    /// The last recommendation that was made from a scrape, for decisions between two.
+    pub(crate) last_recommended: Option<i32>,
+    /// Replicas that somebody has written over ours lately.
+    pub(crate) overwritten: Option<Overwritten>,
     /// Own writes, by child.
     pub(crate) applied: BTreeMap<ChildKind, Applied>,
     /// Own writes that failed and are not tried again at every decision, by child.

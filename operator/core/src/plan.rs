@@ -7,11 +7,17 @@ use std::fmt;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde::{Serialize, Serializer};
 
+use crate::attainment::Attainment;
 use crate::cache::Effect;
+use crate::conflict::Conflict;
 use crate::database::Connections;
 use crate::engine;
+use crate::histogram::Rejection;
+use crate::input::{Missing, Outage};
 use crate::memory::{Failure, Memory};
 
 /// The outcome of one decision.
@@ -38,6 +44,22 @@ pub enum Step {
         kind: ChildKind,
         /// As it should be, with the UID of the existing one if there is one.
         service: Box<Service>,
+        /// Hash of it, for the record of own writes.
+        hash: u64,
+    },
+    /// Applies the API's PodDisruptionBudget.
+    ApplyDisruptionBudget {
+        /// As it should be, with the UID of the existing one if there is one.
+        budget: Box<PodDisruptionBudget>,
+        /// Hash of it, for the record of own writes.
+        hash: u64,
+    },
+    /// Applies a NetworkPolicy.
+    ApplyNetworkPolicy {
+        /// Which one.
+        kind: ChildKind,
+        /// As it should be, with the UID of the existing one if there is one.
+        policy: Box<NetworkPolicy>,
         /// Hash of it, for the record of own writes.
         hash: u64,
     },
@@ -89,7 +111,9 @@ impl Step {
             Self::CreateSecret(_) => ChildKind::CacheSecret,
             Self::CreateDeployment { .. } => ChildKind::Deployment,
             Self::Scale { .. } => ChildKind::Replicas,
+            Self::ApplyDisruptionBudget { .. } => ChildKind::DisruptionBudget,
             Self::ApplyService { kind, .. }
+            | Self::ApplyNetworkPolicy { kind, .. }
             | Self::ApplyDeployment { kind, .. }
             | Self::Delete { kind, .. } => *kind,
         }
@@ -100,6 +124,8 @@ impl Step {
     pub const fn hash(&self) -> u64 {
         match self {
             Self::ApplyService { hash, .. }
+            | Self::ApplyDisruptionBudget { hash, .. }
+            | Self::ApplyNetworkPolicy { hash, .. }
             | Self::CreateDeployment { hash, .. }
             | Self::ApplyDeployment { hash, .. } => *hash,
             Self::CreateSecret(_) | Self::Scale { .. } | Self::Delete { .. } => 0,
@@ -110,9 +136,15 @@ impl Step {
     /// this one. A refused Service keeps no template back, and no refused template keeps the replicas back.
     pub const fn needs(&self) -> &'static [ChildKind] {
         match self {
-            Self::CreateSecret(_) | Self::ApplyService { .. } | Self::Scale { after_template: false, .. } => {
-                &[]
-            }
+            Self::CreateSecret(_)
+            | Self::ApplyService { .. }
+            | Self::ApplyDisruptionBudget { .. }
+            | Self::ApplyNetworkPolicy { .. }
+            | Self::Scale { after_template: false, .. }
+            | Self::Delete {
+                kind: ChildKind::DisruptionBudget | ChildKind::NetworkPolicy | ChildKind::CacheNetworkPolicy,
+                ..
+            } => &[],
             // Credentials that were not stored must not be rolled out: the next ones would be others.
             Self::CreateDeployment { .. }
             | Self::ApplyDeployment { kind: ChildKind::CacheDeployment, .. } => &[ChildKind::CacheSecret],
@@ -149,8 +181,14 @@ pub enum ChildKind {
     CacheService,
     /// Deployment of the managed cache.
     CacheDeployment,
+    /// NetworkPolicy of the managed cache.
+    CacheNetworkPolicy,
     /// Service of the API.
     Service,
+    /// PodDisruptionBudget of the API.
+    DisruptionBudget,
+    /// NetworkPolicy of the API.
+    NetworkPolicy,
     /// Deployment of the API: its template.
     Deployment,
     /// Deployment of the API: its replicas, which have a field manager of their own.
@@ -163,6 +201,8 @@ impl fmt::Display for ChildKind {
             Self::CacheSecret => "Secret",
             Self::CacheService | Self::Service => "Service",
             Self::CacheDeployment | Self::Deployment => "Deployment",
+            Self::DisruptionBudget => "PodDisruptionBudget",
+            Self::CacheNetworkPolicy | Self::NetworkPolicy => "NetworkPolicy",
             Self::Replicas => "replicas of Deployment",
         })
     }
@@ -225,13 +265,17 @@ pub enum Reason {
     EmbeddedDatabase,
     /// More replicas are needed than the database server has connections for.
     DatabaseConnections,
+    /// Somebody else scales the Deployment: another number is recommended, and nothing is written.
+    ScalerConflict,
+    /// The Deployment that `spec.workload.attachTo` names is not there.
+    TargetNotFound,
     /// The stored spec cannot be read.
     InvalidSpec,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Initial,
         Self::LatencyOverTarget,
         Self::ErrorsOverTarget,
@@ -258,6 +302,8 @@ impl Reason {
         Self::AtMin,
         Self::EmbeddedDatabase,
         Self::DatabaseConnections,
+        Self::ScalerConflict,
+        Self::TargetNotFound,
         Self::InvalidSpec,
     ];
 
@@ -290,6 +336,8 @@ impl Reason {
             Self::AtMin => "AtMin",
             Self::EmbeddedDatabase => "EmbeddedDatabase",
             Self::DatabaseConnections => "DatabaseConnections",
+            Self::ScalerConflict => "ScalerConflict",
+            Self::TargetNotFound => "TargetNotFound",
             Self::InvalidSpec => "InvalidSpec",
         }
     }
@@ -367,16 +415,26 @@ pub struct Evidence {
 pub struct Findings {
     /// Replicas wanted.
     pub wanted: i32,
+    /// Replicas that the load asks for, within bounds, floors and rates. Absent while there is nothing to ask.
+    pub recommended: Option<i32>,
     /// Replicas ready.
     pub ready: i32,
     /// The API's Deployment, as it comes along.
     pub rollout: Rollout,
     /// The spec cannot be read; the text says what to write.
     pub invalid_spec: Option<String>,
+    /// Name of the Deployment of `spec.workload.attachTo`, if it is not there.
+    pub missing_target: Option<String>,
+    /// Label selector of the pods, as text, where they are not the operator's own.
+    pub selector: Option<String>,
+    /// Who else sets the replicas.
+    pub conflict: Option<Conflict>,
     /// Children whose name is taken, as `Service posts`.
     pub name_conflicts: Vec<String>,
     /// `(Secret, key)` pairs that are not there.
     pub missing_secret_keys: Vec<(String, String)>,
+    /// ConfigMaps and Secrets that the pods cannot start without and that are not there.
+    pub missing_configuration: Vec<Missing>,
     /// Writes that failed and wait to be tried again, and Secrets that could not be read. Writes of this plan are added by
     /// whoever carries it out.
     pub failures: Vec<Failure>,
@@ -394,6 +452,8 @@ pub struct Findings {
     pub connections: Option<Connections>,
     /// Percentiles over the slow window in seconds, p95 and p99, where they can be known.
     pub latency_seconds: [Option<f64>; 2],
+    /// What the round did to the promise; absent when no pod was asked.
+    pub attainment: Option<Attainment>,
     /// What was learned of the replicas, if anything was.
     pub learned: Option<engine::Learned>,
     /// The plan writes to the cluster.
@@ -438,10 +498,18 @@ pub enum MetricsState {
     Scraped,
     /// Likewise, but errors, which are limited, are not told.
     ErrorsMissing,
+    /// Likewise, but a target has no bucket edge; the text says where it is judged.
+    Approximate(String),
+    /// Likewise, but no edge is low enough to judge a target; the text says which.
+    NoEdge(String),
     /// There is no ready pod.
     NoReadyPods,
-    /// The pods answer without the histogram.
-    HistogramMissing,
+    /// There are ready pods, and nothing can be known of them yet.
+    Awaited,
+    /// All ready pods are left out for the same reason, which says what to do.
+    Alike(Rejection),
+    /// Nothing could be read, for a reason that is none of the pods'.
+    Outage(Outage),
     /// From fewer than half of the ready pods; the text says how many, and why not.
     Failed(String),
 }

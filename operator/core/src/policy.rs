@@ -43,6 +43,8 @@ pub struct ScalingPolicy {
     pub exact: Option<u32>,
     /// Whether the number is written.
     pub mode: Mode,
+    /// Whether none is written, not even a pinned one, because somebody else scales the Deployment.
+    pub yields: bool,
     /// Price of a minute over target, in replica-minutes.
     pub violation_price: f64,
     up: Hold,
@@ -185,6 +187,7 @@ impl ScalingPolicy {
             max: number(bounds.max).max(min),
             exact: bounds.pinned.map(number).or(embedded.then_some(1)),
             mode: scaling.mode,
+            yields: false,
             violation_price: f64::from(scaling.violation_price.max(1)),
             up: hold("up", pauses.up.as_ref(), scaling.up.as_ref())?,
             down: hold("down", pauses.down.as_ref(), scaling.down.as_ref())?,
@@ -200,7 +203,7 @@ impl ScalingPolicy {
 
     /// Whether no number is ever written: whoever sets the replicas is left alone.
     pub fn only_recommends(&self) -> bool {
-        self.mode == Mode::Recommend && self.exact.is_none()
+        self.yields || (self.mode == Mode::Recommend && self.exact.is_none())
     }
 
     /// The highest floor from `now` until `ahead` later, at most [`HORIZON_MAX`].

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use crate::edges;
 use crate::engine::{self, Bound, Rule};
-use crate::histogram::Snapshot;
-use crate::input::{Bounds, Scrape};
+use crate::histogram::Rejection;
+use crate::input::{Bounds, Scrape, Targets};
 use crate::plan::{Limit, MetricsState, Reason};
 use crate::policy::Hand;
 
@@ -12,6 +13,7 @@ use crate::policy::Hand;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Situation<'a> {
     pub bounds: Bounds,
+    pub targets: Targets,
     /// Replicas that the live Deployment asks for.
     pub current: i32,
     pub ready: i32,
@@ -33,16 +35,22 @@ pub(crate) fn judge(situation: &Situation<'_>, decided: &engine::Decision) -> Ve
     if let Some(verdict) = by_spec(situation.bounds, current) {
         return verdict;
     }
-    match metrics_state(situation.scrape, situation.ready, false) {
+    match metrics_state(situation.scrape, situation.ready, situation.targets) {
         MetricsState::NoReadyPods => {
             return hold(current, Reason::PodsStarting, format!("none of {current} replicas is ready yet"));
         }
-        MetricsState::HistogramMissing => {
-            let message = "the replicas answer without the histogram".into();
-            return hold(current, Reason::MetricsUnavailable, message);
+        MetricsState::Awaited => {
+            let message = "the replicas are ready, and have not been scraped yet".into();
+            return hold(current, Reason::PodsStarting, message);
         }
-        MetricsState::Failed(text) => return hold(current, Reason::MetricsUnavailable, text),
-        MetricsState::Scraped | MetricsState::ErrorsMissing => {}
+        MetricsState::Alike(rejection) => {
+            return hold(current, Reason::MetricsUnavailable, alike(rejection).into());
+        }
+        MetricsState::Outage(outage) => return hold(current, Reason::MetricsUnavailable, outage.message),
+        MetricsState::Failed(text) | MetricsState::NoEdge(text) => {
+            return hold(current, Reason::MetricsUnavailable, text);
+        }
+        MetricsState::Scraped | MetricsState::Approximate(_) | MetricsState::ErrorsMissing => {}
     }
     let limit = limit(situation.bounds, decided);
     Verdict {
@@ -81,29 +89,58 @@ pub(crate) fn by_spec(bounds: Bounds, current: i32) -> Option<Verdict> {
 pub(crate) const EMBEDDED_DATABASE: &str = "SQLite inside the pod cannot be shared, so one replica runs; for more, \
      point spec.database.external.urlFrom.secretKeyRef at a Secret with the URL of a PostgreSQL";
 
-/// Whether enough ready pods could be read, and, where errors matter, whether they tell them. `ready` is what the
+/// Whether enough ready pods could be read, and whether they tell what the targets are about. `ready` is what the
 /// Deployment says: a pod that is not known yet could not be read.
-pub(crate) fn metrics_state(scrape: &Scrape, ready: i32, of_errors: bool) -> MetricsState {
+pub(crate) fn metrics_state(scrape: &Scrape, ready: i32, targets: Targets) -> MetricsState {
     let known = scrape.ready().count();
     if known == 0 {
-        return MetricsState::NoReadyPods;
+        return if scrape.awaited > 0 { MetricsState::Awaited } else { MetricsState::NoReadyPods };
     }
-    let ready = known.max(usize::try_from(ready).unwrap_or(0));
+    if let Some(outage) = &scrape.outage {
+        return MetricsState::Outage(outage.clone());
+    }
+    let ready = known.max(usize::try_from(ready).unwrap_or(0).saturating_sub(scrape.awaited));
     let rejections = scrape.rejections().collect::<Vec<_>>();
     let read = known - rejections.len();
     if read * 2 >= ready && read > 0 {
-        let told = !of_errors || scrape.readings().any(Snapshot::tells_errors);
-        return if told { MetricsState::Scraped } else { MetricsState::ErrorsMissing };
+        return told(scrape, targets);
     }
-    if rejections.len() == known
-        && rejections.iter().all(|rejection| *rejection == crate::histogram::Rejection::HistogramMissing)
+    if let Some(&first) = rejections.first().filter(|_| rejections.len() == known)
+        && rejections.iter().all(|rejection| *rejection == first)
+        && !alike(first).is_empty()
     {
-        return MetricsState::HistogramMissing;
+        return MetricsState::Alike(first);
     }
     let mut names = rejections.iter().map(|rejection| rejection.as_str()).collect::<Vec<_>>();
     names.sort_unstable();
     names.dedup();
     MetricsState::Failed(format!("{read} of {ready} ready replicas could be read: {}", names.join(", ")))
+}
+
+/// What the readings tell of the targets.
+fn told(scrape: &Scrape, targets: Targets) -> MetricsState {
+    let readings = scrape.readings().collect::<Vec<_>>();
+    match edges::judged(&readings, targets) {
+        edges::Judged::Nowhere(text) => MetricsState::NoEdge(text),
+        _ if targets.limits_errors() && !readings.iter().any(|reading| reading.tells_errors()) => {
+            MetricsState::ErrorsMissing
+        }
+        edges::Judged::Below(text) => MetricsState::Approximate(text),
+        edges::Judged::Exactly => MetricsState::Scraped,
+    }
+}
+
+/// What to tell when all pods are left out for this reason; empty where the reason alone says nothing of what to do.
+pub(crate) const fn alike(rejection: Rejection) -> &'static str {
+    match rejection {
+        Rejection::HistogramMissing => "the replicas answer without the histogram",
+        Rejection::LabelsMissing => "no series of the histogram has the labels of spec.metrics.labels",
+        Rejection::NoSeries => "Prometheus has no series of the replicas",
+        Rejection::Stale => "Prometheus last scraped the replicas too long ago",
+        Rejection::Unauthorized => "the replicas refuse to tell the operator their metrics",
+        Rejection::Untrusted => "the certificates of the replicas are not to be trusted",
+        _ => "",
+    }
 }
 
 /// The reason for which a hand of the user's holds the number.

@@ -7,18 +7,19 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use plimsoll_crds::{
-    ApiDeployment, ApiDeploymentStatus, CacheStatus, ConditionType, DatabaseKind, LastDecision,
+    ApiDeployment, ApiDeploymentStatus, CacheStatus, ConditionType, ConfigKind, DatabaseKind, LastDecision,
     LatencyStatus, LearnedStatus, reason,
 };
 
 use crate::build;
 use crate::cache::Effect;
 use crate::cache_status;
-use crate::input::Targets;
+use crate::histogram::Rejection;
+use crate::input::{Outage, Targets};
 use crate::learned;
 use crate::memory::seconds_between;
 use crate::plan::{Decision, Findings, Limit, MetricsState, Reason, Rollout};
-use crate::scale::EMBEDDED_DATABASE;
+use crate::scale::{EMBEDDED_DATABASE, alike};
 
 /// Changes of latency, load and holding reasons are written at most this often.
 const QUIET_SECONDS: f64 = 15.0;
@@ -57,11 +58,12 @@ pub fn next(app: &ApiDeployment, outcome: Outcome<'_>, now: Timestamp) -> ApiDep
                 observed_generation: if trying { before.observed_generation } else { generation },
                 replicas: Some(findings.wanted),
                 ready_replicas: Some(findings.ready),
-                selector: Some(build::selector_text(app)),
+                recommended_replicas: findings.recommended,
+                selector: selector(app, findings.selector.as_ref()),
                 latency: Some(latency(app, findings)),
                 last_decision: Some(last_decision(before.last_decision.clone(), decision)),
                 learned: learned(app, before.learned.clone(), findings),
-                cache: Some(cache),
+                cache: app.spec.attached_to().is_none().then_some(cache),
                 conditions: conditions.next,
             };
             if findings.invalid_spec.is_some() {
@@ -88,7 +90,7 @@ pub fn next(app: &ApiDeployment, outcome: Outcome<'_>, now: Timestamp) -> ApiDep
             ApiDeploymentStatus {
                 // Not observed: the spec of this generation is not carried out yet.
                 conditions: conditions.next,
-                selector: Some(build::selector_text(app)),
+                selector: selector(app, before.selector.as_ref()),
                 ..before
             }
         }
@@ -205,10 +207,26 @@ impl Conditions<'_> {
                 let message = "no replica is ready, so there is nothing to read";
                 self.set(ConditionType::MetricsAvailable, "Unknown", reason::NO_READY_PODS, message);
             }
-            Some(MetricsState::HistogramMissing) => {
-                let message = "the replicas answer without the histogram; set spec.metrics.histogram, path and port to \
-                               what they expose";
-                self.set(ConditionType::MetricsAvailable, "False", reason::HISTOGRAM_MISSING, message);
+            Some(MetricsState::Awaited) => {
+                let message = "the replicas are ready, and Prometheus has not scraped them yet";
+                self.set(ConditionType::MetricsAvailable, "Unknown", reason::AWAITING_SCRAPE, message);
+            }
+            Some(MetricsState::Alike(rejection)) => {
+                let (reason, fix) = fix(*rejection);
+                let message = format!("{}; {fix}", alike(*rejection));
+                self.set(ConditionType::MetricsAvailable, "False", reason, message);
+            }
+            Some(MetricsState::Outage(Outage { reason, message })) => {
+                let message = format!("{message}; the replicas are held");
+                self.set(ConditionType::MetricsAvailable, "False", reason, message);
+            }
+            Some(MetricsState::Approximate(text)) => {
+                let message = format!("latency is read from the replicas; {text}");
+                self.set(ConditionType::MetricsAvailable, "True", reason::SCRAPED, message);
+            }
+            Some(MetricsState::NoEdge(text)) => {
+                let message = format!("{text}; the replicas are held");
+                self.set(ConditionType::MetricsAvailable, "False", reason::NO_BUCKET_EDGE, message);
             }
             Some(MetricsState::Failed(text)) => {
                 let message =
@@ -226,6 +244,7 @@ impl Conditions<'_> {
                 self.set(ConditionType::CacheReady, "False", reason::CACHE_UNAVAILABLE, message);
             }
         }
+        self.conflict(findings);
     }
 
     /// What is known of the cache and the database, which all replicas share.
@@ -295,6 +314,16 @@ impl Conditions<'_> {
         }
     }
 
+    fn conflict(&mut self, findings: &Findings) {
+        let type_ = ConditionType::ScalerConflict;
+        let told = self.before.iter().any(|condition| condition.type_ == type_.as_str());
+        match &findings.conflict {
+            Some(conflict) => self.set(type_, "True", conflict.reason, conflict.message.clone()),
+            None if told => self.set(type_, "False", reason::NO_CONFLICT, "nobody else sets the replicas"),
+            None => {}
+        }
+    }
+
     fn scaling(&mut self, findings: &Findings, decision: &Decision) {
         let decided = decision.reason;
         let (active, why, message) = match decided {
@@ -304,6 +333,14 @@ impl Conditions<'_> {
             Reason::Hibernated => {
                 ("False", reason::HIBERNATED, "set spec.replicas.pinned to null to wake the API")
             }
+            _ if findings.missing_target.is_some() => {
+                ("False", reason::TARGET_NOT_FOUND, "there is no Deployment to scale")
+            }
+            _ if findings.conflict.as_ref().is_some_and(|conflict| conflict.yields) => (
+                "False",
+                reason::SCALER_CONFLICT,
+                "somebody else scales the Deployment; see the condition ScalerConflict",
+            ),
             _ if findings.recommends => {
                 ("False", reason::RECOMMEND, "set spec.scaling.mode to Auto to have the replicas written")
             }
@@ -346,10 +383,39 @@ impl Conditions<'_> {
     }
 }
 
+/// Reason and remedy, where all replicas are left out for the same reason.
+const fn fix(rejection: Rejection) -> (&'static str, &'static str) {
+    match rejection {
+        Rejection::LabelsMissing => {
+            (reason::LABELS_MISSING, "correct spec.metrics.labels, or send the first request that has them")
+        }
+        Rejection::NoSeries => (
+            reason::NO_SERIES,
+            "check that it scrapes them, and spec.metrics.histogram, labels and prometheus.podLabel",
+        ),
+        Rejection::Stale => (reason::SERIES_STALE, "check that it still scrapes them"),
+        Rejection::Unauthorized => {
+            (reason::UNAUTHORIZED, "set spec.metrics.bearerTokenFrom to a token that they take")
+        }
+        Rejection::Untrusted => (
+            reason::UNTRUSTED,
+            "set spec.metrics.tls to the authority that signed them and a name that they have",
+        ),
+        _ => (reason::HISTOGRAM_MISSING, "set spec.metrics.histogram, path and port to what they expose"),
+    }
+}
+
 /// What somebody has to change before the spec can be carried out.
 fn stalled(findings: &Findings) -> Option<(&'static str, String)> {
     if let Some(message) = &findings.invalid_spec {
         return Some((reason::INVALID_SPEC, message.clone()));
+    }
+    if let Some(target) = &findings.missing_target {
+        let message = format!(
+            "there is no Deployment {target}: create it in the namespace of the resource, or make an ApiDeployment that is \
+             attached to another"
+        );
+        return Some((reason::TARGET_NOT_FOUND, message));
     }
     if !findings.name_conflicts.is_empty() {
         let names = findings.name_conflicts.join(", ");
@@ -365,6 +431,18 @@ fn stalled(findings: &Findings) -> Option<(&'static str, String)> {
             let _ = write!(message, "Secret {secret} with the key {key} is not there; ");
         }
         return Some((reason::SECRET_NOT_FOUND, message + "create it in the namespace of the resource"));
+    }
+    if let Some(first) = findings.missing_configuration.first() {
+        let why = match first.kind {
+            ConfigKind::ConfigMap => reason::CONFIG_MAP_NOT_FOUND,
+            ConfigKind::Secret => reason::SECRET_NOT_FOUND,
+        };
+        let names = findings.missing_configuration.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let message = format!(
+            "not there: {}; create it in the namespace of the resource, or mark it as optional: what ran before keeps serving",
+            names.join(", ")
+        );
+        return Some((why, message));
     }
     if !findings.failures.is_empty() && findings.failures.iter().all(|failure| failure.permanent) {
         let message = format!(
@@ -383,6 +461,14 @@ fn stalled(findings: &Findings) -> Option<(&'static str, String)> {
 fn failures(findings: &Findings) -> String {
     let messages = findings.failures.iter().map(|failure| failure.message.as_str());
     messages.collect::<Vec<_>>().join("; ")
+}
+
+/// An attached Deployment has a selector of its own, which is known once it was seen.
+fn selector(app: &ApiDeployment, seen: Option<&String>) -> Option<String> {
+    match app.spec.attached_to() {
+        Some(_) => seen.cloned(),
+        None => Some(build::selector_text(app)),
+    }
 }
 
 fn latency(app: &ApiDeployment, findings: &Findings) -> LatencyStatus {

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use plimsoll_crds::CacheKind;
+use serde::Serialize;
 
 use crate::MANAGER;
 use crate::build::{self, hash_of};
@@ -14,6 +16,7 @@ use crate::input::{Child, Input, Observed};
 use crate::memory::{Applied, Failure, Memory};
 use crate::plan::{Change, ChildKind, Step};
 use crate::policy::ScalingPolicy;
+use crate::protection;
 
 /// What stands in the way of children.
 pub(crate) struct Blockers {
@@ -32,8 +35,13 @@ impl Blockers {
             cache_deployment,
             cache_service,
             cache_secret,
+            disruption_budget: _,
+            network_policy: _,
+            cache_network_policy: _,
+            configuration,
             missing_secret_keys,
             secrets_unread,
+            rivals: _,
         } = &input.observed;
         let name = build::name_of(&input.app);
         let cache = build::cache_name(&input.app);
@@ -49,12 +57,15 @@ impl Blockers {
             .iter()
             .filter(|(taken, ..)| *taken)
             .map(|(_, kind, name)| format!("{kind} {name}"))
+            .chain(protection::name_conflicts(input))
             .collect::<Vec<_>>();
         let secret_taken = managed && matches!(cache_secret, Child::Foreign);
         Self {
             deployment: matches!(deployment, Child::Foreign)
                 || secret_taken
                 || secrets_unread.is_some()
+                || configuration.unread.is_some()
+                || !configuration.missing.is_empty()
                 || !missing_secret_keys.is_empty(),
             cache_secret: secret_taken || (managed && secrets_unread.is_some()),
             name_conflicts,
@@ -82,7 +93,10 @@ impl Children {
             }
             CacheKind::External(_) | CacheKind::Disabled => None,
         };
-        Self { deployment: build::deployment(app, settings, revision), service: build::service(app), cache }
+        let mut deployment = build::deployment(app, settings, revision);
+        let Observed { deployment: live, configuration, .. } = &input.observed;
+        build::inherit(&mut deployment, app, live.owned(), configuration.digest.as_deref());
+        Self { deployment, service: build::service(app), cache }
     }
 }
 
@@ -114,6 +128,7 @@ pub(crate) fn steps(
         }
     }
     steps.extend(service_step(memory, ChildKind::Service, service, children.service));
+    steps.extend(protection::steps(input, memory));
     if !blockers.deployment {
         steps.extend(api_deployment_steps(memory, deployment, children.deployment, policy, change));
     } else if let Child::Owned(existing) = deployment
@@ -149,7 +164,7 @@ fn api_deployment_steps(
 ) -> Vec<Step> {
     let mut steps = Vec::new();
     match observed {
-        Child::Foreign => {}
+        Child::Foreign | Child::Attached(_) => {}
         Child::Absent => {
             let mut with_replicas = wanted.clone();
             if let Some(spec) = &mut with_replicas.spec {
@@ -180,43 +195,49 @@ fn deployment_step(
     memory: &Memory,
     kind: ChildKind,
     observed: &Child<Deployment>,
-    mut wanted: Deployment,
+    wanted: Deployment,
 ) -> Option<Step> {
-    let hash = hash_of(&wanted);
-    let existing = match observed {
-        Child::Foreign => return None,
-        Child::Absent => None,
-        Child::Owned(existing) => Some(&existing.metadata),
-    };
-    if existing.is_some_and(|existing| up_to_date(memory, kind, hash, existing)) {
-        return None;
-    }
-    wanted.metadata.uid = existing.and_then(|existing| existing.uid.clone());
-    Some(Step::ApplyDeployment { kind, deployment: Box::new(wanted), hash })
+    let (deployment, hash) = unlike(memory, kind, observed, wanted)?;
+    Some(Step::ApplyDeployment { kind, deployment, hash })
 }
 
 fn service_step(
     memory: &Memory,
     kind: ChildKind,
     observed: &Child<Service>,
-    mut wanted: Service,
+    wanted: Service,
 ) -> Option<Step> {
+    let (service, hash) = unlike(memory, kind, observed, wanted)?;
+    Some(Step::ApplyService { kind, service, hash })
+}
+
+/// The child as it should be, with the UID of the existing one, and its hash: if it is not as it was last written, and its
+/// name is not taken.
+pub(crate) fn unlike<K>(
+    memory: &Memory,
+    kind: ChildKind,
+    observed: &Child<K>,
+    mut wanted: K,
+) -> Option<(Box<K>, u64)>
+where
+    K: Metadata<Ty = ObjectMeta> + Serialize,
+{
     let hash = hash_of(&wanted);
     let existing = match observed {
-        Child::Foreign => return None,
+        Child::Foreign | Child::Attached(_) => return None,
         Child::Absent => None,
-        Child::Owned(existing) => Some(&existing.metadata),
+        Child::Owned(existing) => Some(existing.metadata()),
     };
     if existing.is_some_and(|existing| up_to_date(memory, kind, hash, existing)) {
         return None;
     }
-    wanted.metadata.uid = existing.and_then(|existing| existing.uid.clone());
-    Some(Step::ApplyService { kind, service: Box::new(wanted), hash })
+    wanted.metadata_mut().uid = existing.and_then(|existing| existing.uid.clone());
+    Some((Box::new(wanted), hash))
 }
 
 /// Writes the replicas when they change, and once after a start, so that the field has its manager. What was read may be
 /// behind what the operator before this one wrote: the first write looks live, as one that removes replicas always does.
-fn scale_step(memory: &Memory, existing: &ObjectMeta, change: Change) -> Option<Step> {
+pub(crate) fn scale_step(memory: &Memory, existing: &ObjectMeta, change: Change) -> Option<Step> {
     let written = memory.applied(ChildKind::Replicas).filter(|applied| applied.uid == uid(existing));
     let known = written.is_some_and(|applied| applied.hash == replicas_hash(change.to));
     (!known || change.from != change.to).then(|| Step::Scale {
@@ -271,7 +292,7 @@ pub(crate) fn without_paused(
     (steps, failures)
 }
 
-fn delete_step(kind: ChildKind, existing: Option<&ObjectMeta>) -> Option<Step> {
+pub(crate) fn delete_step(kind: ChildKind, existing: Option<&ObjectMeta>) -> Option<Step> {
     let existing = existing.filter(|existing| existing.deletion_timestamp.is_none())?;
     Some(Step::Delete { kind, name: existing.name.clone()?, uid: existing.uid.clone()? })
 }

@@ -23,6 +23,48 @@ fn children_are_as_committed() {
         "metrics": { "port": 9090 },
     }));
     let foreign = app(&json!({ "image": "ghcr.io/acme/shop:1", "database": null, "port": 3000 }));
+    let full = app(&json!({
+        "image": "registry.example.com/acme/shop:1.4.2@sha256:0123",
+        "imagePullSecrets": [{ "name": "registry" }],
+        "command": ["/shop"], "args": ["serve"],
+        "envFrom": [{ "configMapRef": { "name": "settings" } }, { "prefix": "S_", "secretRef": { "name": "keys", "optional": true } }],
+        "metrics": { "port": 9090 },
+        "probes": {
+            "startup": { "exec": { "command": ["/shop", "check"] }, "initialDelaySeconds": 2 },
+            "liveness": { "disabled": {} },
+            "readiness": { "httpGet": { "path": "/ready", "port": "metrics", "scheme": "HTTPS", "httpHeaders": [{ "name": "Host", "value": "shop" }] } },
+        },
+        "workload": {
+            "serviceAccountName": "shop", "automountServiceAccountToken": true, "priorityClassName": "high",
+            "nodeSelector": { "kubernetes.io/os": "linux" },
+            "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [
+                { "matchExpressions": [{ "key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"] }] },
+            ] } } },
+            "tolerations": [{ "key": "dedicated", "operator": "Exists", "effect": "NoSchedule" }],
+            "topologySpreadConstraints": [{ "maxSkew": 2, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule" }],
+            "volumes": [
+                { "name": "settings", "configMap": { "name": "settings", "items": [{ "key": "shop.yaml", "path": "shop.yaml" }] } },
+                { "name": "keys", "secret": { "secretName": "keys", "defaultMode": 288, "optional": true } },
+                { "name": "scratch", "emptyDir": { "sizeLimit": "64Mi" } },
+                { "name": "files", "persistentVolumeClaim": { "claimName": "files" } },
+                { "name": "about", "downwardAPI": { "items": [{ "path": "labels", "fieldRef": { "fieldPath": "metadata.labels" } }] } },
+                { "name": "mixed", "projected": { "sources": [{ "configMap": { "name": "settings" } }, { "secret": { "name": "keys" } }] } },
+            ],
+            "volumeMounts": [
+                { "name": "settings", "mountPath": "/etc/shop", "readOnly": true },
+                { "name": "scratch", "mountPath": "/tmp" },
+                { "name": "files", "mountPath": "/data" },
+            ],
+            "labels": { "team": "shop" }, "annotations": { "example.com/note": "hello" },
+            "strategy": { "maxSurge": 2, "maxUnavailable": "10%" },
+            "drain": { "sleepSeconds": 10, "graceSeconds": 70 },
+        },
+        "networkPolicy": {
+            "from": [{ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "ingress" } } }],
+            "metricsFrom": [{ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "monitoring" } } }],
+        },
+        "cache": { "managed": {} },
+    }));
     let CacheKind::Managed(cache) = bundled.spec.cache.kind() else { panic!("no cache") };
     let options = app(&json!({
         "cache": { "managed": { "memory": "1Gi", "eviction": "LFU", "exporter": {}, "tls": {} } },
@@ -40,6 +82,13 @@ fn children_are_as_committed() {
         (
             "deployment-foreign-image.yaml",
             of(serde_json::to_value(build::deployment(&foreign, &settings(), "r1"))),
+        ),
+        ("deployment-full.yaml", of(serde_json::to_value(build::deployment(&full, &settings(), "r1")))),
+        ("disruption-budget.yaml", of(serde_json::to_value(build::disruption_budget(&full).unwrap()))),
+        ("network-policy.yaml", of(serde_json::to_value(build::network_policy(&full, &settings()).unwrap()))),
+        (
+            "cache-network-policy.yaml",
+            of(serde_json::to_value(build::cache_network_policy(&full, &settings()).unwrap())),
         ),
         ("service.yaml", of(serde_json::to_value(build::service(&bundled)))),
         (

@@ -26,7 +26,8 @@ fn with_deployment(replicas: i32, ready: i32, spec: &serde_json::Value) -> plims
 }
 
 fn failing(rejection: Rejection, pods: usize) -> Scrape {
-    Scrape { pods: (0..pods).map(|index| answering(index, Err(rejection))).collect() }
+    let pods = (0..pods).map(|index| answering(index, Err(rejection))).collect();
+    Scrape { pods, ..Scrape::default() }
 }
 
 /// A pod that has been ready for a day, and gives this answer.
@@ -59,9 +60,10 @@ fn a_new_deployment_starts_at_the_minimum_and_never_at_kubernetes_default() {
             assert_eq!(change.to, 3);
             "replicas"
         }
-        Step::CreateSecret(_) | Step::Delete { .. } => "other",
+        Step::ApplyDisruptionBudget { .. } => "budget",
+        Step::CreateSecret(_) | Step::ApplyNetworkPolicy { .. } | Step::Delete { .. } => "other",
     });
-    assert_eq!(steps.collect::<Vec<_>>(), ["service", "create", "template", "replicas"]);
+    assert_eq!(steps.collect::<Vec<_>>(), ["service", "budget", "create", "template", "replicas"]);
 }
 
 #[test]
@@ -133,10 +135,10 @@ fn ready_pods_that_are_not_known_yet_count_as_unread() {
     let mut input = with_deployment(5, 5, &json!({}));
     let reading = Snapshot::new(vec![(0.1, 10.0), (f64::INFINITY, 10.0)], None, None);
     let pod = |index: usize| answering(index, reading.clone());
-    input.scrape = Some(Scrape { pods: (0..2).map(pod).collect() });
+    input.scrape = Some(Scrape { pods: (0..2).map(pod).collect(), ..Scrape::default() });
     let decision = decide(&input).decision;
     assert_eq!((decision.to, decision.reason), (5, Reason::MetricsUnavailable), "{}", decision.message);
-    input.scrape = Some(Scrape { pods: (0..3).map(pod).collect() });
+    input.scrape = Some(Scrape { pods: (0..3).map(pod).collect(), ..Scrape::default() });
     assert_ne!(decide(&input).decision.reason, Reason::MetricsUnavailable);
 }
 
@@ -146,7 +148,7 @@ fn a_foreign_deployment_is_never_touched() {
     input.observed.deployment = Child::Foreign;
     let plan = decide(&input);
     assert_eq!(plan.findings.name_conflicts, ["Deployment posts"]);
-    assert!(plan.steps.iter().all(|step| matches!(step, Step::ApplyService { .. })), "{:?}", plan.steps);
+    assert_eq!(kinds(&plan.steps), [ChildKind::Service, ChildKind::DisruptionBudget]);
 }
 
 #[test]
@@ -167,7 +169,7 @@ fn a_missing_secret_keeps_the_running_template_and_still_scales() {
 fn a_missing_secret_stops_the_first_deployment() {
     let observed = Observed { missing_secret_keys: vec![("db".into(), "url".into())], ..Observed::default() };
     let plan = decide(&input(app(&json!({})), observed, Memory::default(), start()));
-    assert!(plan.steps.iter().all(|step| matches!(step, Step::ApplyService { .. })), "{:?}", plan.steps);
+    assert_eq!(kinds(&plan.steps), [ChildKind::Service, ChildKind::DisruptionBudget]);
 }
 
 #[test]
@@ -422,7 +424,7 @@ fn the_first_reading_is_a_baseline_and_no_load() {
     let mut input = with_deployment(2, 2, &json!({}));
     let snapshot = Snapshot::new(vec![(0.1, 0.0), (f64::INFINITY, 100_000.0)], None, None).unwrap();
     let pods = (0..2).map(|index| answering(index, Ok(snapshot.clone())));
-    input.scrape = Some(Scrape { pods: pods.collect() });
+    input.scrape = Some(Scrape { pods: pods.collect(), ..Scrape::default() });
     let decision = decide(&input).decision;
     assert_eq!((decision.to, decision.evidence.requests_per_second), (2, None));
     assert_eq!(decision.reason, Reason::HoldingTooFewRequests, "{}", decision.message);
@@ -499,7 +501,10 @@ fn credentials_that_could_not_be_stored_are_not_rolled_out() {
     let mut memory = tried.memory.clone();
     memory.record_failed(ChildKind::CacheSecret, failed(&tried.steps[0], start(), false));
     let plan = decide(&input(managed, observed, memory, start()));
-    assert_eq!(kinds(&plan.steps), [ChildKind::CacheService, ChildKind::Service]);
+    assert_eq!(
+        kinds(&plan.steps),
+        [ChildKind::CacheService, ChildKind::Service, ChildKind::DisruptionBudget]
+    );
 }
 
 #[test]
@@ -570,14 +575,14 @@ fn a_missing_secret_after_a_restart_keeps_the_template_and_still_scales() {
         decide(&input(app.clone(), observed, Memory::default(), start()))
     };
     // Half made: a write of the replicas alone would take the template away.
-    assert_eq!(kinds(&plan_for(&deployment).steps), [ChildKind::Service]);
+    assert_eq!(kinds(&plan_for(&deployment).steps), [ChildKind::Service, ChildKind::DisruptionBudget]);
     deployment.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
         manager: Some(MANAGER.into()),
         operation: Some("Apply".into()),
         ..ManagedFieldsEntry::default()
     }]);
     let plan = plan_for(&deployment);
-    assert_eq!(kinds(&plan.steps), [ChildKind::Service, ChildKind::Replicas]);
+    assert_eq!(kinds(&plan.steps), [ChildKind::Service, ChildKind::DisruptionBudget, ChildKind::Replicas]);
     assert_eq!(plan.decision.to, 5);
     assert!(matches!(&plan.steps[1], Step::Scale { after_template: false, live: true, .. }));
 }
@@ -623,6 +628,9 @@ fn secrets_that_cannot_be_read_hold_the_templates_and_not_the_replicas() {
         ..Observed::default()
     };
     let plan = decide(&input(app(&managed), observed, Memory::default(), start()));
-    assert_eq!(kinds(&plan.steps), [ChildKind::CacheService, ChildKind::Service, ChildKind::Replicas]);
+    assert_eq!(
+        kinds(&plan.steps),
+        [ChildKind::CacheService, ChildKind::Service, ChildKind::DisruptionBudget, ChildKind::Replicas]
+    );
     assert_eq!(plan.findings.failures.len(), 1);
 }

@@ -51,7 +51,7 @@ fn pod(uid: &str, shared: Shared) -> Pod {
 /// One replica that has counted so many look-ups.
 fn counted(hits: f64, misses: f64) -> Scrape {
     let shared = Shared { cache_hits: Some(hits), cache_misses: Some(misses), ..Shared::default() };
-    Scrape { pods: vec![pod("a", shared)] }
+    Scrape { pods: vec![pod("a", shared)], ..Scrape::default() }
 }
 
 /// A cache of which half a minute is known: it found `hits` of 1000 and evicted so many keys.
@@ -215,7 +215,7 @@ fn noise_of_the_cache_is_no_news() {
 
 fn told(connections: f64) -> Scrape {
     let shared = Shared { database_connections_max: Some(connections), ..Shared::default() };
-    Scrape { pods: vec![pod("a", shared), pod("b", Shared::default())] }
+    Scrape { pods: vec![pod("a", shared), pod("b", Shared::default())], ..Scrape::default() }
 }
 
 fn with_connections(per_replica: i32) -> (ApiDeployment, Observed) {

@@ -9,7 +9,7 @@ pub(crate) const SECOND: Nanos = 1_000_000_000;
 
 /// A length of time from seconds; nothing negative, and at most some centuries.
 pub(crate) fn nanos(seconds: f64) -> Nanos {
-    libm::round(seconds * 1e9) as Nanos
+    (seconds * 1e9).round() as Nanos
 }
 
 /// Nanoseconds of a duration, at most some centuries.

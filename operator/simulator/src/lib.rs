@@ -3,12 +3,13 @@
 //!
 //! It runs the same code that decides in a real cluster, as a [`Policy`]. There is no clock and no randomness but that of
 //! a scenario's seed: the same [`Scenario`] and policy give the same [`Outcome`], to the byte. In reading order:
-//! [`scenario`], [`trace`], [`generate`], [`service`], [`distribution`], [`policy`], `world` with `pod`, `deployment`,
+//! [`scenario`], [`trace`], [`generate`], [`service`], [`distribution`], [`policy`], [`demand`], `world` with `pod`, `deployment`,
 //! `balancer`, `arrivals`, `scrape` and `tally`, [`score`], [`peers`], [`oracle`].
 
 mod arrivals;
 mod balancer;
 mod clock;
+pub mod demand;
 mod deployment;
 pub mod distribution;
 pub mod engine;
@@ -28,8 +29,8 @@ mod tally;
 pub mod trace;
 mod world;
 
+pub use demand::{Prepared, run};
 pub use policy::{Policy, View};
 pub use scenario::{Scenario, Target};
 pub use score::{Outcome, Score};
 pub use trace::Trace;
-pub use world::run;

@@ -12,12 +12,12 @@
 
 use std::time::Duration;
 
+use crate::demand::Prepared;
 use crate::policy::{Policy, View};
 use crate::scenario::Scenario;
 use crate::score::Outcome;
 use crate::service::Changed;
 use crate::sweep;
-use crate::world::run;
 
 /// Nearly every pod is Ready by this quantile of the start-up time.
 const START_UP_QUANTILE: f64 = 0.99;
@@ -111,7 +111,8 @@ fn demand(scenario: &Scenario) -> Vec<f64> {
 }
 
 /// The oracle's schedule and what becomes of it. It is searched for: some dozens of runs.
-pub fn best(scenario: &Scenario) -> (Schedule, Outcome) {
+pub fn best(prepared: &Prepared<'_>) -> (Schedule, Outcome) {
+    let scenario = prepared.scenario();
     let warm_up = scenario.service.warm_up.time.as_secs_f64();
     let start_up = scenario.service.start_up.quantile(START_UP_QUANTILE) + warm_up;
     let count = (-libm::log(SMALLEST) / libm::log(STEP)).ceil() as i32;
@@ -121,7 +122,7 @@ pub fn best(scenario: &Scenario) -> (Schedule, Outcome) {
         let mut tried = Vec::new();
         let mut violations = |step: i32| {
             let mut schedule = Schedule::new(scenario, per_replica(step), start_up + further);
-            let outcome = run(scenario, &mut schedule);
+            let outcome = prepared.run(&mut schedule);
             let minutes = outcome.score().violation_minutes;
             tried.push((schedule, outcome));
             minutes
@@ -141,7 +142,7 @@ pub fn best(scenario: &Scenario) -> (Schedule, Outcome) {
     let found = searched.into_iter().flatten().min_by(|a, b| sweep::compare(&a.1, &b.1));
     found.unwrap_or_else(|| {
         let schedule = Schedule::new(scenario, per_replica(0), start_up);
-        let outcome = run(scenario, &mut schedule.clone());
+        let outcome = prepared.run(&mut schedule.clone());
         (schedule, outcome)
     })
 }
@@ -152,7 +153,7 @@ mod tests {
     use crate::distribution::Distribution;
     use crate::peers::fixed::Fixed;
     use crate::service::{Change, Dependency, Service};
-    use crate::{Target, generate};
+    use crate::{Target, generate, run};
 
     fn scenario(trace: crate::Trace) -> Scenario {
         let service = Service::workers(
@@ -211,7 +212,7 @@ mod tests {
         let mut scenario = scenario(generate::step(900, 0, 400.0, 400.0));
         scenario.targets[0].latency = Duration::from_millis(330);
         scenario.replicas_initial = 8;
-        let (schedule, outcome) = best(&scenario);
+        let (schedule, outcome) = best(&Prepared::new(&scenario));
         assert_eq!(outcome.score().violation_minutes, 0);
         assert_eq!(schedule.replicas[450], 7);
         assert!(run(&scenario, &mut Fixed { replicas: 6 }).score().violation_minutes > 10);
@@ -222,7 +223,7 @@ mod tests {
         // Four times the load at once before a pod can have started: the first minute is lost for everybody.
         let mut scenario = scenario(generate::step(600, 5, 50.0, 400.0));
         scenario.replicas_initial = 1;
-        let (_, outcome) = best(&scenario);
+        let (_, outcome) = best(&Prepared::new(&scenario));
         assert!((1..=2).contains(&outcome.score().violation_minutes), "{:?}", outcome.score());
     }
 }

@@ -10,6 +10,8 @@ use std::time::Instant;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::{
@@ -26,7 +28,7 @@ use plimsoll_crds::{ApiDeployment, ApiDeploymentStatus};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tracing::{debug, info};
+use tracing::{Instrument as _, debug, debug_span, info};
 
 use super::{Context, events};
 use crate::error::{Error, Retry};
@@ -99,6 +101,17 @@ async fn carry_out_step(
             memory.record_applied(*kind, confirmed(*hash, &written.metadata));
             Ok(())
         }
+        Step::ApplyDisruptionBudget { budget, hash } => {
+            let kind = step.kind();
+            let written = apply(ctx, app, kind, budget.as_ref(), MANAGER, true).await?;
+            memory.record_applied(kind, confirmed(*hash, &written.metadata));
+            Ok(())
+        }
+        Step::ApplyNetworkPolicy { kind, policy, hash } => {
+            let written = apply(ctx, app, *kind, policy.as_ref(), MANAGER, true).await?;
+            memory.record_applied(*kind, confirmed(*hash, &written.metadata));
+            Ok(())
+        }
         Step::CreateDeployment { deployment, .. } => {
             // Not forced: a foreign Deployment of this name has fields of its own, which makes this a conflict.
             let written =
@@ -135,9 +148,8 @@ pub(super) async fn fenced<T>(
     what: impl Fn() -> String,
     write: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, Error> {
-    if !ctx.fence.open(Instant::now()) {
-        return Err(Error::Fenced);
-    }
+    let Some(_pass) = ctx.fence.pass(Instant::now()) else { return Err(Error::Fenced) };
+    let write = write.instrument(debug_span!("write", what = what()));
     match tokio::time::timeout(WRITE_TIMEOUT, write).await {
         Ok(written) => written.map_err(|source| Error::Write { what: what(), source }),
         Err(_) => Err(Error::WriteTimeout { what: what(), timeout: WRITE_TIMEOUT }),
@@ -262,6 +274,12 @@ async fn delete(
         ChildKind::CacheService | ChildKind::Service => {
             fenced(ctx, what, api::<Service>(ctx, app).delete(name, &params)).await.map(|_| ())
         }
+        ChildKind::DisruptionBudget => {
+            fenced(ctx, what, api::<PodDisruptionBudget>(ctx, app).delete(name, &params)).await.map(|_| ())
+        }
+        ChildKind::CacheNetworkPolicy | ChildKind::NetworkPolicy => {
+            fenced(ctx, what, api::<NetworkPolicy>(ctx, app).delete(name, &params)).await.map(|_| ())
+        }
         ChildKind::CacheSecret => {
             fenced(ctx, what, api::<Secret>(ctx, app).delete(name, &params)).await.map(|_| ())
         }
@@ -304,11 +322,15 @@ pub async fn status(
     Ok(())
 }
 
-/// Says of an object that cannot be read that it cannot be read. Its children are left alone.
+/// Says of an object that cannot be read that it cannot be read, and returns what it said; nothing if the object is gone.
+/// Its children are left alone.
 ///
 /// # Errors
 /// Those of the write.
-pub async fn unreadable(ctx: &Context, invalid: &InvalidObject) -> Result<(), Error> {
+pub async fn unreadable(
+    ctx: &Context,
+    invalid: &InvalidObject,
+) -> Result<Option<ApiDeploymentStatus>, Error> {
     let namespace = invalid.metadata.namespace.as_deref().unwrap_or_default();
     let name = invalid.metadata.name.as_deref().unwrap_or_default();
     let resource = ApiResource::erase::<ApiDeployment>(&());
@@ -317,14 +339,14 @@ pub async fn unreadable(ctx: &Context, invalid: &InvalidObject) -> Result<(), Er
         .get_opt(name)
         .await
         .map_err(|source| Error::Read { what: format!("ApiDeployment {name}"), source })?;
-    let Some(live) = live else { return Ok(()) };
+    let Some(live) = live else { return Ok(None) };
     let before = live.data.get("status").cloned().and_then(|status| serde_json::from_value(status).ok());
     let next =
         status::unreadable(live.metadata.generation, before.as_ref(), &invalid.error, Timestamp::now());
     if before.as_ref() != Some(&next) {
         write_status(ctx, &live.metadata, &next).await?;
     }
-    Ok(())
+    Ok(Some(next))
 }
 
 /// Server-side apply of the status, forced: nobody else writes it. The UID keeps it off a namesake.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource as _;
 use kube_runtime::events::{Event, EventType};
 use plimsoll_core::Plan;
@@ -29,7 +30,9 @@ pub async fn of_decision(ctx: &Context, app: &ApiDeployment, plan: &Plan) {
         decision.reason.as_str(),
         decision.message
     );
-    publish(ctx, app, EventType::Normal, reason, note, "Scale").await;
+    // For six minutes the recorder takes Events of the same reason and action for one, and keeps the note of the first.
+    let action = format!("Scale{}To{}", decision.from, decision.to);
+    publish(ctx, app, EventType::Normal, reason, note, &action).await;
 }
 
 /// Tells of conditions that have turned bad, with the reason of the condition.
@@ -43,6 +46,7 @@ pub async fn of_conditions(
         let bad = (condition.type_ == ConditionType::Stalled.as_str() && condition.status == "True")
             || (condition.type_ == ConditionType::MetricsAvailable.as_str() && condition.status == "False")
             || (condition.type_ == ConditionType::CacheReady.as_str() && condition.status == "False")
+            || (condition.type_ == ConditionType::ScalerConflict.as_str() && condition.status == "True")
             || (condition.type_ == ConditionType::ScalingLimited.as_str() && condition.status == "True")
                 // More replicas than the load needs are what the spec asks for.
                 && condition.reason != reason::TOO_FEW_REPLICAS;
@@ -67,15 +71,14 @@ async fn publish(
     mut note: String,
     action: &str,
 ) {
-    if !ctx.fence.open(Instant::now()) {
-        return;
-    }
+    let Some(_pass) = ctx.fence.pass(Instant::now()) else { return };
     while note.len() > NOTE_BYTES_MAX {
         note.pop();
     }
     let event =
         Event { type_, reason: reason.into(), note: Some(note), action: action.into(), secondary: None };
-    let reference = app.object_ref(&());
+    // Without the version, which would make each repetition an Event of its own.
+    let reference = ObjectReference { resource_version: None, ..app.object_ref(&()) };
     match tokio::time::timeout(WRITE_TIMEOUT, ctx.recorder.publish(&event, &reference)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, reason, "an Event could not be published"),

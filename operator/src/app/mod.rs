@@ -3,57 +3,69 @@
 //! No step relies on an earlier one having run in the same pass; any await may be the last one.
 
 mod apply;
+mod attached;
 pub mod cache;
-mod credentials;
+mod cache_credentials;
+mod configuration;
 mod events;
-mod exposition;
 mod observe;
-mod scrape;
+mod rivals;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::Client;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::{Client, Resource as _};
 use kube_runtime::controller::Action;
 use kube_runtime::events::{Recorder, Reporter};
 use kube_runtime::reflector::Store;
 use plimsoll_core::input::Settings;
 use plimsoll_core::plan::ChildKind;
-use plimsoll_core::{Plan, decide, status};
+use plimsoll_core::{Plan, decide, in_force, status};
 use plimsoll_crds::ApiDeployment;
 use tokio::sync::Semaphore;
+use tracing::{Instrument as _, debug_span};
 
 use self::apply::CarriedOut;
 use crate::controller::Guarded;
 use crate::error::Error;
 use crate::leader::Fence;
 use crate::metrics::Metrics;
+use crate::shards::Shards;
+use crate::source::servers::Servers;
 use crate::state::{Object, Registry, Working};
 
-/// Longest time for a reconcile: seven children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
+/// Longest time for a reconcile: ten children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
 /// behind an admission webhook that hangs, and the scrape and the status come on top.
-const RECONCILE_TIMEOUT: Duration = Duration::from_mins(1);
+const RECONCILE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Pods that are asked at the same time, over all resources.
 const SCRAPES_MAX: usize = 64;
 /// Pause while a leader's Lease is late: it is renewed in seconds, or the process ends.
 const RENEWAL_PERIOD: Duration = Duration::from_secs(1);
-/// Pause after a reconcile that is not ours to make; winning the lease triggers all at once.
+/// Pause after a reconcile that is not ours to make; winning the shard triggers all of its objects at once.
 const STANDBY_PERIOD: Duration = Duration::from_mins(5);
 
 /// What reconciles share.
+#[derive(Clone)]
 pub struct Context {
     client: Client,
     stores: Stores,
+    /// Of the shard of the object at hand; see [`Context::within`].
     fence: Arc<Fence>,
+    /// The fences of all shards.
+    pub shards: Shards,
     metrics: Metrics,
     /// State by object.
     pub registry: Arc<Registry>,
     settings: Settings,
     recorder: Recorder,
-    scrapes: Semaphore,
+    scrapes: Arc<Semaphore>,
+    servers: Arc<Servers>,
     cache_questions: Arc<Semaphore>,
 }
 
@@ -64,8 +76,16 @@ pub struct Stores {
     pub deployments: Store<Deployment>,
     /// Services that Plimsoll has made.
     pub services: Store<Service>,
+    /// PodDisruptionBudgets that Plimsoll has made.
+    pub disruption_budgets: Store<PodDisruptionBudget>,
+    /// NetworkPolicies that Plimsoll has made.
+    pub network_policies: Store<NetworkPolicy>,
     /// Pods of the APIs.
     pub pods: Store<Pod>,
+    /// All resources: two may be attached to one Deployment.
+    pub apps: Store<Guarded>,
+    /// All autoscalers of Kubernetes' own, for what they scale.
+    pub autoscalers: Store<HorizontalPodAutoscaler>,
 }
 
 impl Context {
@@ -73,7 +93,7 @@ impl Context {
     pub fn new(
         client: Client,
         stores: Stores,
-        fence: Arc<Fence>,
+        shards: impl Into<Shards>,
         metrics: Metrics,
         registry: Arc<Registry>,
         settings: Settings,
@@ -81,9 +101,38 @@ impl Context {
     ) -> Self {
         let reporter = Reporter { controller: "plimsoll-operator".into(), instance: Some(identity) };
         let recorder = Recorder::new(client.clone(), reporter);
-        let scrapes = Semaphore::new(SCRAPES_MAX);
+        let scrapes = Arc::new(Semaphore::new(SCRAPES_MAX));
+        let shards = shards.into();
+        let fence = shards.fence(0).clone();
+        let servers = Arc::default();
         let cache_questions = Arc::new(Semaphore::new(cache::QUESTIONS_MAX));
-        Self { client, stores, fence, metrics, registry, settings, recorder, scrapes, cache_questions }
+        Self {
+            client,
+            stores,
+            fence,
+            shards,
+            metrics,
+            registry,
+            settings,
+            recorder,
+            scrapes,
+            servers,
+            cache_questions,
+        }
+    }
+
+    /// With the Prometheus servers that resources may choose among.
+    #[must_use]
+    pub fn with_servers(self, servers: Arc<Servers>) -> Self {
+        Self { servers, ..self }
+    }
+
+    /// The same with the fence of the object's shard, which its writes pass.
+    fn within(&self, app: &Guarded) -> Self {
+        let metadata = app.meta();
+        let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+        let fence = self.shards.of(namespace.unwrap_or_default(), name.unwrap_or_default()).clone();
+        Self { fence, ..self.clone() }
     }
 }
 
@@ -102,8 +151,14 @@ pub fn next_scrape(app: &Guarded, ctx: &Context) -> Option<Duration> {
 /// # Errors
 /// The first failure, after the status has told of it.
 pub async fn reconcile(app: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let ctx = ctx.within(&app);
     if !ctx.fence.open(Instant::now()) {
-        let pause = if ctx.fence.was_open() { RENEWAL_PERIOD } else { STANDBY_PERIOD };
+        if !ctx.fence.held() {
+            // Another process tells of it now.
+            let (namespace, name) = (app.meta().namespace.as_deref(), app.meta().name.as_deref());
+            ctx.registry.forget(namespace.unwrap_or_default(), name.unwrap_or_default());
+        }
+        let pause = if ctx.fence.held() { RENEWAL_PERIOD } else { STANDBY_PERIOD };
         return Ok(Action::requeue(pause));
     }
     let began = Instant::now();
@@ -118,7 +173,12 @@ async fn converge_and_report(app: &Guarded, ctx: &Context) -> Result<Action, Err
     let app = match &app.0 {
         Ok(app) => app,
         Err(invalid) => {
-            apply::unreadable(ctx, invalid).await?;
+            if let Some(status) = apply::unreadable(ctx, invalid).await? {
+                let (namespace, name) =
+                    (invalid.metadata.namespace.as_deref(), invalid.metadata.name.as_deref());
+                let object = ctx.registry.object(namespace.unwrap_or_default(), name.unwrap_or_default());
+                object.tell(|metrics| metrics.reported(&status));
+            }
             return Ok(Action::await_change());
         }
     };
@@ -129,8 +189,8 @@ async fn converge_and_report(app: &Guarded, ctx: &Context) -> Result<Action, Err
     let (namespace, name) = (app.metadata.namespace.as_deref(), app.metadata.name.as_deref());
     let object = ctx.registry.object(namespace.unwrap_or_default(), name.unwrap_or_default());
     let mut working = object.working.lock().await;
-    working.belong_to(app.metadata.uid.as_deref().unwrap_or_default());
-    let app = observe::with_last_status(app, &working);
+    working.belong_to(app.metadata.uid.as_deref().unwrap_or_default(), ctx.fence.term());
+    let app = in_force(observe::with_last_status(app, &working));
 
     let converged = converge(&app, ctx, &object, &mut working).await;
     let message = converged.as_ref().err().map(Error::chain).unwrap_or_default();
@@ -139,7 +199,8 @@ async fn converge_and_report(app: &Guarded, ctx: &Context) -> Result<Action, Err
         Err(_) => status::Outcome::Failed { message: &message },
     };
     let next = status::next(&app, outcome, Timestamp::now());
-    let reported = apply::status(ctx, &app, &mut working, next).await;
+    object.tell(|metrics| metrics.reported(&next));
+    let reported = apply::status(ctx, &app, &mut working, next).instrument(debug_span!("report")).await;
     // The first failure is the one to return.
     if let (_, Some(failure)) = converged? {
         return Err(failure);
@@ -159,10 +220,11 @@ async fn converge(
     object: &Object,
     working: &mut Working,
 ) -> Result<(Plan, Option<Error>), Error> {
-    let input = observe::observe(ctx, app, working).await?;
-    let mut plan = decide(&input);
+    let input = observe::observe(ctx, app, working).instrument(debug_span!("observe")).await?;
+    let mut plan = debug_span!("decide").in_scope(|| decide(&input));
     let scraped = input.scrape.is_some();
-    let CarriedOut { failure, left_out } = apply::carry_out(ctx, app, &input, &mut plan).await;
+    let CarriedOut { failure, left_out } =
+        apply::carry_out(ctx, app, &input, &mut plan).instrument(debug_span!("apply")).await;
     if left_out.contains(&ChildKind::Replicas) {
         plan.take_back_scale();
     }
@@ -171,6 +233,7 @@ async fn converge(
     if scraped {
         ctx.metrics.decided(&plan.decision);
     }
+    object.tell(|metrics| metrics.planned(app, &plan, working.scraped_at.filter(|_| scraped)));
     if scraped || plan.decision.from != plan.decision.to {
         object.record(plan.decision.clone());
     }

@@ -10,17 +10,23 @@ use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource};
 use kube_runtime::reflector::{ObjectRef, Store};
 use plimsoll_core::build::{
-    CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, REVISION_ANNOTATION, cache_name, cache_secret_keys, name_of,
+    self, CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, REVISION_ANNOTATION, cache_name, cache_secret_keys,
+    name_of,
 };
-use plimsoll_core::input::{CacheSecret, Child, Input, Observed, child_of};
+use plimsoll_core::input::{CacheSecret, Child, Input, Observed, Scrape, child_of};
 use plimsoll_core::memory::{Failure, Memory};
 use plimsoll_core::plan::ChildKind;
-use plimsoll_core::version_of;
+use plimsoll_core::{version_of, with_resources_of};
 use plimsoll_crds::{ApiDeployment, CacheKind, DatabaseKind, SecretKeySelector};
 use serde::de::DeserializeOwned;
 
-use super::{Context, cache as cache_question, credentials, scrape};
+use super::{Context, attached, cache as cache_question, cache_credentials, configuration, rivals};
 use crate::error::{Error, Retry};
+use crate::source::pods::Pods;
+use crate::source::prometheus::Prometheus;
+use crate::source::round::round;
+use crate::source::target::Target;
+use crate::source::{Asked, MetricsSource as _, credentials};
 use crate::state::{CacheLogin, Secrets, Working};
 
 /// Secrets that were there are looked at again after this long.
@@ -36,7 +42,8 @@ const EARLY: f64 = 0.9;
 pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) -> Result<Input, Error> {
     let (name, cache) = (name_of(app), cache_name(app));
     let cache_managed = matches!(app.spec.cache.kind(), CacheKind::Managed(_));
-    let memory = &working.memory;
+    let target = app.spec.attached_to();
+    let own = target.is_none();
     let stores = &ctx.stores;
     let (secrets, secrets_unread) = match secrets(ctx, app, working.secrets.as_ref()).await {
         Ok(secrets) => (Some(secrets), None),
@@ -48,9 +55,48 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
             (last, unread)
         }
     };
+    let configuration = configuration::read(ctx, app, &mut working.configuration).await;
+    let memory = &working.memory;
+    let policy_wanted = own && app.spec.network_policy.is_some();
+    let deployment = match target {
+        Some(target) => attached::deployment(ctx, app, target).await?,
+        None => child(ctx, app, &stores.deployments, memory, ChildKind::Deployment, name, true).await?,
+    };
     let observed = Observed {
-        deployment: child(ctx, app, &stores.deployments, memory, ChildKind::Deployment, name, true).await?,
-        service: child(ctx, app, &stores.services, memory, ChildKind::Service, name, true).await?,
+        disruption_budget: child(
+            ctx,
+            app,
+            &stores.disruption_budgets,
+            memory,
+            ChildKind::DisruptionBudget,
+            name,
+            own && build::disruption_budget(app).is_some(),
+        )
+        .await?,
+        network_policy: child(
+            ctx,
+            app,
+            &stores.network_policies,
+            memory,
+            ChildKind::NetworkPolicy,
+            name,
+            policy_wanted,
+        )
+        .await?,
+        cache_network_policy: child(
+            ctx,
+            app,
+            &stores.network_policies,
+            memory,
+            ChildKind::CacheNetworkPolicy,
+            &cache,
+            policy_wanted && cache_managed,
+        )
+        .await?,
+        configuration,
+        deployment,
+        rivals: rivals::of(app, stores),
+        service: child(ctx, app, &stores.services, memory, ChildKind::Service, name, own).await?,
         cache_deployment: child(
             ctx,
             app,
@@ -76,14 +122,23 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
         secrets_unread,
     };
     working.secrets = secrets;
+    let app = match &observed.deployment {
+        Child::Attached(deployment) => &with_resources_of(app.clone(), deployment),
+        _ => app,
+    };
 
     let due = until_next_scrape(app, working) <= period(app).mul_f64(1.0 - EARLY);
     let mut scrape = None;
     if due {
         // Set even if there is nothing to ask yet: it is the rhythm of the object.
         working.scraped_at = Some(Instant::now());
-        if observed.deployment.owned().is_some() {
-            scrape = Some(scrape::pods(app, &pods_of(app, &stores.pods), &ctx.scrapes).await);
+        let targets = match &observed.deployment {
+            Child::Owned(_) => Some(pods_of(app, &stores.pods)),
+            Child::Attached(deployment) => Some(attached::pods(ctx, app, deployment).await?),
+            Child::Absent | Child::Foreign => None,
+        };
+        if let Some(targets) = targets {
+            scrape = self::scrape(ctx, app, &targets, working).await;
         }
     }
     let without_secret = cache_managed && matches!(observed.cache_secret, Child::Absent);
@@ -95,7 +150,7 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
         observed,
         scrape,
         memory: working.memory.clone(),
-        fresh_credentials: credentials::fresh(app, without_secret),
+        fresh_credentials: cache_credentials::fresh(app, without_secret),
     })
 }
 
@@ -249,6 +304,27 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
     String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
 }
 
-fn pods_of(app: &ApiDeployment, pods: &Store<Pod>) -> Vec<scrape::Target> {
-    pods.state().iter().filter_map(|pod| scrape::Target::of(app, pod)).collect()
+/// Reads the counts of the pods where the spec says. None when there is nothing newer than in the last round.
+async fn scrape(
+    ctx: &Context,
+    app: &ApiDeployment,
+    targets: &[Target],
+    working: &mut Working,
+) -> Option<Scrape> {
+    let deployment = app.spec.attached_to().unwrap_or_else(|| name_of(app));
+    let readings = match credentials::of(&ctx.client, app, &mut working.credentials).await {
+        Ok(credentials) => {
+            let asked = Asked { app, deployment, targets, credentials: &credentials };
+            match &app.spec.metrics.prometheus {
+                Some(_) => Prometheus { servers: &ctx.servers }.read(asked).await,
+                None => Pods { turns: &ctx.scrapes }.read(asked).await,
+            }
+        }
+        Err(outage) => Err(outage),
+    };
+    round(targets, readings, &mut working.progress, Timestamp::now())
+}
+
+fn pods_of(app: &ApiDeployment, pods: &Store<Pod>) -> Vec<Target> {
+    pods.state().iter().filter_map(|pod| Target::of(app, pod)).collect()
 }

@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use super::layout::{
     API_PORT, ETCD_PEER_PORT, ETCD_PORT, KUBERNETES_SERVICE_ADDRESS, NODE, NODE_ADDRESS, SERVICE_RANGE,
-    STATE, containerd_socket, kubeconfig, state,
+    STATE, audit_log, containerd_socket, kubeconfig, state,
 };
 use super::process;
 use crate::command;
@@ -77,6 +77,11 @@ pub fn kube_apiserver(bin: &Path) -> Result<()> {
             "--authorization-mode=Node,RBAC".into(),
             "--enable-admission-plugins=NodeRestriction".into(),
             "--allow-privileged=true".into(),
+            format!("--audit-policy-file={STATE}/audit-policy.yaml"),
+            format!("--audit-log-path={}", audit_log().display()),
+            // Megabytes, and files kept beside the one that is written: hours of all tests.
+            "--audit-log-maxsize=64".into(),
+            "--audit-log-maxbackup=3".into(),
         ],
     )
 }

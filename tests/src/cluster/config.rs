@@ -137,6 +137,22 @@ pub fn coredns() -> String {
     )
 }
 
+/// What the API server writes down: who of the operator's namespace asked for what, and no object's content.
+pub fn audit_policy() -> String {
+    format!(
+        r#"apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+omitManagedFields: true
+rules:
+- level: Metadata
+  userGroups: ["system:serviceaccounts:{}"]
+- level: None
+"#,
+        crate::chart::NAMESPACE
+    )
+}
+
 /// What pods fall back on: nothing.
 pub fn resolv_conf() -> String {
     format!("nameserver {NODE_ADDRESS}\n")

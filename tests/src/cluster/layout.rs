@@ -65,6 +65,11 @@ pub fn kubeconfig() -> PathBuf {
     state("kubeconfig")
 }
 
+/// What the operators of the tests ask of the API server, which writes it there. Alone in its folder with older files.
+pub fn audit_log() -> PathBuf {
+    state("audit/audit.log")
+}
+
 /// The socket of the cluster's containerd.
 pub fn containerd_socket() -> PathBuf {
     run("containerd.sock")

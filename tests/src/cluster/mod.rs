@@ -127,6 +127,7 @@ async fn boot(kubernetes: &Path, coredns: &Path, pause: &Path) -> Result<()> {
     components::write_config("kubelet.yaml", &config::kubelet())?;
     components::write_config("kube-proxy.yaml", &config::kube_proxy())?;
     components::write_config("Corefile", &config::coredns())?;
+    components::write_config("audit-policy.yaml", &config::audit_policy())?;
     components::write_config("resolv.conf", &config::resolv_conf())?;
     // Kept with the state, so that its rules can be removed when the cache is gone.
     std::fs::copy(kubernetes.join("kube-proxy"), state("kube-proxy")).context("keep kube-proxy")?;

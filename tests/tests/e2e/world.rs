@@ -48,6 +48,17 @@ pub fn run(name: &str, test: impl AsyncFnOnce(&World) -> Result<()>) {
     });
 }
 
+/// Runs a test that only looks at what the cluster holds.
+pub fn look(test: impl AsyncFnOnce(Client) -> Result<()>) {
+    let runtime = tokio::runtime::Runtime::new().expect("an asynchronous runtime");
+    runtime.block_on(async {
+        let client = Access::local().client().await.expect("a cluster; run `cargo xtask test`");
+        if let Err(error) = test(client).await {
+            panic!("{error:?}");
+        }
+    });
+}
+
 impl World {
     async fn new(name: &str) -> Result<Self> {
         let images = std::env::var(images::VARIABLE).context("the environment names no images")?;
@@ -288,7 +299,7 @@ pub fn condition<'a>(
 }
 
 /// RFC 7396 without its nulls, which no test needs here: they are left as they are, for the API server.
-fn merge(into: &mut Value, from: Value) {
+pub fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {

@@ -10,7 +10,7 @@ use super::cache_secret::EXPORTER_PASSWORD_KEY;
 use super::{cache_name, container_security, env, env_from_secret};
 
 /// Port of its metrics.
-const METRICS_PORT: i32 = 9121;
+pub(super) const METRICS_PORT: i32 = 9121;
 
 /// Builds the container. It asks over the pod's own loopback, where nobody listens in, so it takes any certificate.
 pub(super) fn container(app: &ApiDeployment, exporter: &CacheExporter, tls: bool) -> Container {

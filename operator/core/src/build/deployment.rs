@@ -4,30 +4,37 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, EnvVar, HTTPGetAction, Lifecycle, LifecycleHandler, PodSpec, PodTemplateSpec,
-    Probe as PodProbe, SleepAction, TopologySpreadConstraint,
+    ConfigMapEnvSource, Container, ContainerPort, EnvFromSource, EnvVar, Lifecycle, LifecycleHandler,
+    LocalObjectReference, PodSpec, PodTemplateSpec, SecretEnvSource, SleepAction,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, DatabaseKind, Percentile, Probe};
+use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, DatabaseKind, EnvFrom, Percentile};
 
+use super::probes::probe;
+use super::spread::spread;
+use super::volumes::{mounts, volumes};
 use super::{
-    Component, cache_annotations, cache_client, container_security, empty_dir, env, env_from_secret,
-    label_selector, labels, metadata, mount, name_of, pod_security,
+    Component, cache_annotations, cache_client, container_security, env, env_from_secret, label_selector,
+    labels, metadata, name_of, pod_security,
 };
 use crate::input::{Settings, Targets};
 
-/// Time in which endpoints hear that a pod is going, before it is told.
-const PRE_STOP_SECONDS: i64 = 5;
-/// The pre-stop sleep, the API's own drain (5 s) and its limit for requests in flight (20 s), with room to spare.
-const TERMINATION_GRACE_SECONDS: i64 = 45;
+/// Label that names the version of what runs.
+const VERSION_LABEL: &str = "app.kubernetes.io/version";
 /// After this long without a new ready pod a rollout counts as stuck.
 const PROGRESS_DEADLINE_SECONDS: i32 = 120;
+/// Variable that tells the API how many connections to the database it may open.
+pub(super) const CONNECTIONS_VARIABLE: &str = "PLIMSOLL_DATABASE_CONNECTIONS";
 
 /// Builds the Deployment. `cache_revision` names the credentials of the managed cache.
 pub fn deployment(app: &ApiDeployment, settings: &Settings, cache_revision: &str) -> Deployment {
+    let mut metadata = metadata(app, name_of(app).into(), Component::Api);
+    // Not on the pods, which must not be restarted for a label.
+    if let Some(version) = version_label(image(app, settings)) {
+        metadata.labels.get_or_insert_default().insert(VERSION_LABEL.into(), version);
+    }
     Deployment {
-        metadata: metadata(app, name_of(app).into(), Component::Api),
+        metadata,
         spec: Some(DeploymentSpec {
             min_ready_seconds: None,
             progress_deadline_seconds: Some(PROGRESS_DEADLINE_SECONDS),
@@ -38,16 +45,12 @@ pub fn deployment(app: &ApiDeployment, settings: &Settings, cache_revision: &str
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".into()),
                 rolling_update: Some(RollingUpdateDeployment {
-                    max_surge: Some(IntOrString::String("25%".into())),
-                    max_unavailable: Some(IntOrString::Int(0)),
+                    max_surge: Some(app.spec.workload.strategy.max_surge.clone()),
+                    max_unavailable: Some(app.spec.workload.strategy.max_unavailable.clone()),
                 }),
             }),
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta {
-                    annotations: cache_annotations(app, cache_revision),
-                    labels: Some(labels(app, Component::Api)),
-                    ..ObjectMeta::default()
-                }),
+                metadata: Some(template_metadata(app, cache_revision)),
                 spec: Some(pod(app, settings)),
             },
             ..DeploymentSpec::default()
@@ -56,29 +59,60 @@ pub fn deployment(app: &ApiDeployment, settings: &Settings, cache_revision: &str
     }
 }
 
+fn image<'a>(app: &'a ApiDeployment, settings: &'a Settings) -> &'a str {
+    app.spec.image.as_deref().unwrap_or(&settings.api_image)
+}
+
+/// The tag of an image, where it has one that a label may hold.
+fn version_label(image: &str) -> Option<String> {
+    let named = image.split('@').next()?;
+    let (_, tag) = named.rsplit('/').next()?.split_once(':')?;
+    let ends = |c: char| c.is_ascii_alphanumeric();
+    let inner = |c: char| ends(c) || matches!(c, '-' | '_' | '.');
+    let valid = tag.len() <= 63 && tag.starts_with(ends) && tag.ends_with(ends) && tag.chars().all(inner);
+    valid.then(|| tag.to_owned())
+}
+
+/// The user's labels and annotations, under the operator's own.
+fn template_metadata(app: &ApiDeployment, cache_revision: &str) -> ObjectMeta {
+    let workload = &app.spec.workload;
+    let mut annotations = workload.annotations.clone();
+    annotations.extend(cache_annotations(app, cache_revision).into_iter().flatten());
+    let mut all_labels = workload.labels.clone();
+    all_labels.extend(labels(app, Component::Api));
+    ObjectMeta {
+        annotations: (!annotations.is_empty()).then_some(annotations),
+        labels: Some(all_labels),
+        ..ObjectMeta::default()
+    }
+}
+
 fn pod(app: &ApiDeployment, settings: &Settings) -> PodSpec {
+    let workload = &app.spec.workload;
+    let pull_secrets = app.spec.image_pull_secrets.iter();
+    let pull_secrets =
+        pull_secrets.map(|secret| LocalObjectReference { name: secret.name.clone() }).collect::<Vec<_>>();
     PodSpec {
-        automount_service_account_token: Some(false),
+        affinity: workload.affinity.clone(),
+        automount_service_account_token: Some(workload.automount_service_account_token),
         containers: vec![container(app, settings)],
         enable_service_links: Some(false),
+        image_pull_secrets: some(pull_secrets),
+        node_selector: (!workload.node_selector.is_empty()).then(|| workload.node_selector.clone()),
+        priority_class_name: workload.priority_class_name.clone(),
         security_context: Some(pod_security()),
-        termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
-        topology_spread_constraints: Some(vec![TopologySpreadConstraint {
-            label_selector: Some(label_selector(app, Component::Api)),
-            match_label_keys: Some(vec!["pod-template-hash".into()]),
-            max_skew: 1,
-            topology_key: "kubernetes.io/hostname".into(),
-            when_unsatisfiable: "ScheduleAnyway".into(),
-            ..TopologySpreadConstraint::default()
-        }]),
-        volumes: Some(
-            [empty_dir("data", None), empty_dir("tmp", None)]
-                .into_iter()
-                .chain(cache_client::volume(app).map(|(volume, _)| volume))
-                .collect(),
-        ),
+        service_account_name: workload.service_account_name.clone(),
+        termination_grace_period_seconds: Some(workload.drain.grace_seconds.into()),
+        tolerations: some(workload.tolerations.clone()),
+        topology_spread_constraints: spread(app),
+        volumes: some(volumes(app)),
         ..PodSpec::default()
     }
+}
+
+/// A list that says something, or none: server-side apply reads an empty one as a field that is set.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
 }
 
 fn container(app: &ApiDeployment, settings: &Settings) -> Container {
@@ -95,29 +129,46 @@ fn container(app: &ApiDeployment, settings: &Settings) -> Container {
     }
     Container {
         name: "api".into(),
-        image: Some(spec.image.clone().unwrap_or_else(|| settings.api_image.clone())),
+        image: Some(image(app, settings).into()),
         image_pull_policy: spec.image_pull_policy.clone(),
+        command: some(spec.command.clone()),
+        args: some(spec.args.clone()),
         env: Some(environment(app)),
-        lifecycle: Some(Lifecycle {
-            pre_stop: Some(LifecycleHandler {
-                sleep: Some(SleepAction { seconds: PRE_STOP_SECONDS }),
-                ..LifecycleHandler::default()
-            }),
-            ..Lifecycle::default()
-        }),
+        env_from: some(spec.env_from.iter().map(env_from).collect()),
+        lifecycle: lifecycle(spec.workload.drain.sleep_seconds),
         ports: Some(ports),
-        startup_probe: Some(probe(&spec.probes.startup)),
-        liveness_probe: Some(probe(&spec.probes.liveness)),
-        readiness_probe: Some(probe(&spec.probes.readiness)),
+        startup_probe: probe(spec, &spec.probes.startup),
+        liveness_probe: probe(spec, &spec.probes.liveness),
+        readiness_probe: probe(spec, &spec.probes.readiness),
         resources: Some(spec.resources.clone()),
         security_context: Some(container_security()),
-        volume_mounts: Some(
-            [mount("data", "/data"), mount("tmp", "/tmp")]
-                .into_iter()
-                .chain(cache_client::volume(app).map(|(_, mount)| mount))
-                .collect(),
-        ),
+        volume_mounts: some(mounts(app)),
         ..Container::default()
+    }
+}
+
+/// A sleep before the signal, in which the endpoints hear that the pod is going. The kubelet does it: the image needs no shell.
+fn lifecycle(sleep_seconds: i32) -> Option<Lifecycle> {
+    (sleep_seconds > 0).then(|| Lifecycle {
+        pre_stop: Some(LifecycleHandler {
+            sleep: Some(SleepAction { seconds: sleep_seconds.into() }),
+            ..LifecycleHandler::default()
+        }),
+        ..Lifecycle::default()
+    })
+}
+
+fn env_from(source: &EnvFrom) -> EnvFromSource {
+    let EnvFrom { prefix, config_map_ref, secret_ref } = source;
+    EnvFromSource {
+        prefix: prefix.clone(),
+        config_map_ref: config_map_ref.as_ref().map(|reference| ConfigMapEnvSource {
+            name: reference.name.clone(),
+            optional: reference.optional,
+        }),
+        secret_ref: secret_ref
+            .as_ref()
+            .map(|reference| SecretEnvSource { name: reference.name.clone(), optional: reference.optional }),
     }
 }
 
@@ -146,25 +197,11 @@ fn environment(app: &ApiDeployment) -> Vec<EnvVar> {
             let secret = &database.url_from.secret_key_ref;
             variables.push(env_from_secret("PLIMSOLL_DATABASE_URL", &secret.name, &secret.key));
             let connections = database.connections_per_replica.to_string();
-            variables.push(env("PLIMSOLL_DATABASE_CONNECTIONS", connections));
+            variables.push(env(CONNECTIONS_VARIABLE, connections));
         }
         DatabaseKind::Unknown => {}
     }
     variables.extend(cache_client::environment(app));
     variables.extend(spec.env.iter().cloned());
     variables
-}
-
-fn probe(probe: &Probe) -> PodProbe {
-    PodProbe {
-        failure_threshold: Some(probe.failure_threshold),
-        http_get: Some(HTTPGetAction {
-            path: Some(probe.path.clone()),
-            port: IntOrString::String("http".into()),
-            ..HTTPGetAction::default()
-        }),
-        period_seconds: Some(probe.period_seconds),
-        timeout_seconds: Some(probe.timeout_seconds),
-        ..PodProbe::default()
-    }
 }

@@ -9,7 +9,13 @@ mod cache_exporter;
 mod cache_secret;
 mod cache_service;
 mod deployment;
+mod disruption_budget;
+mod inherited;
+mod network_policy;
+mod probes;
 mod service;
+mod spread;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -31,6 +37,9 @@ pub use cache_secret::{
 };
 pub use cache_service::cache_service;
 pub use deployment::deployment;
+pub use disruption_budget::disruption_budget;
+pub use inherited::{CONFIG_ANNOTATION, FOUND_ANNOTATION, inherit};
+pub use network_policy::{cache_network_policy, network_policy};
 pub use service::service;
 
 /// Label that holds the name of the resource; the operator lists pods and children by it.

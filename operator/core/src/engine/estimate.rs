@@ -14,6 +14,8 @@ use crate::histogram::{Delta, Snapshot};
 
 /// A pod's first seconds are slow, with cold caches and connections: they say nothing of what it can do.
 pub const WARM_UP_SECONDS: f64 = 10.0;
+/// A first reading later than this after the start is counted from itself. Prometheus may scrape a pod every half minute.
+const FIRST_READING_SECONDS_MAX: f64 = 60.0;
 /// A reading older than this is no start for a difference.
 const BASELINE_AGE_SECONDS_MAX: f64 = 300.0;
 /// A pod that claims this many times the median of at least two others is not believed.
@@ -126,7 +128,7 @@ impl Estimator {
             // A pod that has just become ready has counted nothing before.
             let since_ready = seconds_between(ready_at, sample.at);
             let fresh = || {
-                let known = since_ready < 2.0 * WARM_UP_SECONDS && roster.start_is_known(&pod.uid);
+                let known = since_ready < FIRST_READING_SECONDS_MAX && roster.start_is_known(&pod.uid);
                 known.then(|| Baseline { at: ready_at, snapshot: Snapshot::default(), cpu: None })
             };
             if let Some(earlier) = earlier.or_else(fresh) {

@@ -23,7 +23,11 @@ pub fn start() -> Timestamp {
 }
 
 pub fn settings() -> Settings {
-    Settings { api_image: "plimsoll-api:test".into(), redis_image: "redis:test".into() }
+    Settings {
+        api_image: "plimsoll-api:test".into(),
+        redis_image: "redis:test".into(),
+        operator_namespace: Some("plimsoll-system".into()),
+    }
 }
 
 pub fn credentials() -> Credentials {
@@ -115,6 +119,23 @@ pub fn carry_out(plan: &Plan, observed: &mut Observed) -> Memory {
                 };
                 *slot = Child::Owned(service);
             }
+            Step::ApplyDisruptionBudget { mut budget, hash } => {
+                budget.metadata.uid.get_or_insert("budget-uid".into());
+                budget.metadata.generation = Some(1);
+                memory.record_applied(ChildKind::DisruptionBudget, confirmed(hash, &budget.metadata));
+                observed.disruption_budget = Child::Owned(budget);
+            }
+            Step::ApplyNetworkPolicy { kind, mut policy, hash } => {
+                policy.metadata.uid.get_or_insert(format!("{kind:?}"));
+                policy.metadata.generation = Some(1);
+                memory.record_applied(kind, confirmed(hash, &policy.metadata));
+                let slot = if kind == ChildKind::NetworkPolicy {
+                    &mut observed.network_policy
+                } else {
+                    &mut observed.cache_network_policy
+                };
+                *slot = Child::Owned(policy);
+            }
             Step::CreateDeployment { mut deployment, .. } => {
                 assert!(matches!(observed.deployment, Child::Absent), "created over an existing one");
                 deployment.metadata.uid = Some("deployment-uid".into());
@@ -155,6 +176,9 @@ pub fn carry_out(plan: &Plan, observed: &mut Observed) -> Memory {
             Step::Delete { kind, .. } => match kind {
                 ChildKind::CacheDeployment => observed.cache_deployment = Child::Absent,
                 ChildKind::CacheService => observed.cache_service = Child::Absent,
+                ChildKind::DisruptionBudget => observed.disruption_budget = Child::Absent,
+                ChildKind::NetworkPolicy => observed.network_policy = Child::Absent,
+                ChildKind::CacheNetworkPolicy => observed.cache_network_policy = Child::Absent,
                 other => panic!("deleted {other}"),
             },
         }
@@ -359,6 +383,6 @@ impl World {
                 sample: ready.then(|| Sample { at: self.timestamp(), reading: Ok(snapshot), cpu: None }),
             }
         });
-        Scrape { pods: pods.collect() }
+        Scrape { pods: pods.collect(), ..Scrape::default() }
     }
 }

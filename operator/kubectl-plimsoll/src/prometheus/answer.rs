@@ -2,15 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use hyper::StatusCode;
+use plimsoll_prometheus::Response;
+use plimsoll_prometheus::answer::{self, Refusal};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-
-use super::client::Response;
-
-/// Characters of a text that is repeated in an error.
-const SHOWN_CHARACTERS: usize = 300;
 
 /// What came back.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,60 +32,27 @@ pub struct Series {
     pub histograms: Vec<IgnoredAny>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Body {
-    status: String,
-    data: Option<Data>,
-    error_type: Option<String>,
-    error: Option<String>,
-    #[serde(default)]
-    warnings: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Data {
-    result: Vec<Series>,
-}
-
 /// Reads an answer.
 ///
 /// # Errors
 /// When it is a refusal, or not Prometheus'.
 pub fn parse(response: &Response) -> Result<Answer> {
-    let status = response.status;
-    if let Some(location) = &response.location {
-        bail!("it sends to {}; write that server as --prometheus", plain(location));
+    let answer::Answer { result: series, warnings } =
+        answer::parse::<Vec<Series>>(response).map_err(|refusal| {
+            let hint = match &refusal {
+                Refusal::Redirect(_) => "; write that server as --prometheus",
+                Refusal::Said { status, error_type, error } => hint(*status, error_type, error),
+                Refusal::Status { status, text } => hint(*status, "", text),
+                Refusal::NotPrometheus(_) => "",
+            };
+            anyhow!("{refusal}{hint}")
+        })?;
+    if series.iter().any(|series| !series.histograms.is_empty()) {
+        bail!(
+            "the query gives native histograms; count their requests, such as by sum(histogram_count(rate(http_request_duration_seconds[1m])))"
+        );
     }
-    match serde_json::from_slice::<Body>(&response.body) {
-        Ok(Body { status: said, data: Some(data), warnings, .. }) if said == "success" => {
-            if data.result.iter().any(|series| !series.histograms.is_empty()) {
-                bail!(
-                    "the query gives native histograms; count their requests, such as by sum(histogram_count(rate(http_request_duration_seconds[1m])))"
-                );
-            }
-            let warnings = warnings.iter().map(|warning| plain(warning)).collect();
-            Ok(Answer { series: data.result, warnings })
-        }
-        Ok(Body { error: Some(error), error_type, .. }) => {
-            let error_type = error_type.unwrap_or_default();
-            bail!(
-                "Prometheus says ({}, {}): {}{}",
-                status.as_u16(),
-                plain(&error_type),
-                plain(&error),
-                hint(status, &error_type, &error)
-            )
-        }
-        Ok(_) | Err(_) if status.is_success() => bail!(
-            "the answer is none of Prometheus: {:?}; is that its address, with the path that it may be served under?",
-            plain(&String::from_utf8_lossy(&response.body))
-        ),
-        Ok(_) | Err(_) => {
-            let text = plain(&String::from_utf8_lossy(&response.body));
-            bail!("it answers {status}: {text:?}{}", hint(status, "", &text))
-        }
-    }
+    Ok(Answer { series, warnings })
 }
 
 fn hint(status: StatusCode, error_type: &str, error: &str) -> &'static str {
@@ -102,16 +66,6 @@ fn hint(status: StatusCode, error_type: &str, error: &str) -> &'static str {
         _ if error_type == "timeout" => LESS,
         _ if error.contains("too many samples") || error.contains("maximum resolution") => LESS,
         _ => "",
-    }
-}
-
-/// A text of the server's on one line, without what a terminal would obey.
-fn plain(text: &str) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let line = words.collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(SHOWN_CHARACTERS) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
     }
 }
 

@@ -1,51 +1,28 @@
-//! Asks the server: one connection a request, bounded in time and in size.
-//!
-//! It follows no redirect, so that a token goes to no one but the server that was named.
+//! Asks the server, and says what to do when it does not answer.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use form_urlencoded::Serializer;
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
-use hyper::{Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use hyper::{Request, Uri};
+use plimsoll_prometheus::fetch::Tls;
+use plimsoll_prometheus::{FetchError, Limits, Peer, Response, TrustError, client_config, fetch};
+use rustls::pki_types::ServerName;
 
 use super::range::Range;
 
 /// What is waited for, and how much is read.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Until there is a connection.
-    pub connect: Duration,
-    /// Until the answer has come.
-    pub answer: Duration,
-    /// Of its body.
-    pub body_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            // Prometheus itself gives a query up after two minutes, and says so.
-            answer: Duration::from_secs(150),
-            // Of one series of 11,000 points: under half a megabyte.
-            body_bytes: 16 << 20,
-        }
-    }
-}
+pub const LIMITS: Limits = Limits {
+    connect: Duration::from_secs(10),
+    // Prometheus itself gives a query up after two minutes, and says so.
+    answer: Duration::from_secs(150),
+    // Of one series of 11,000 points: under half a megabyte.
+    body_bytes: 16 << 20,
+};
 
 /// Whose certificate is taken.
 #[derive(Clone, Copy, Debug)]
@@ -58,23 +35,11 @@ pub enum Trust<'a> {
     Anyone,
 }
 
-/// What came back.
-#[derive(Clone, Debug)]
-pub struct Response {
-    /// Its status.
-    pub status: StatusCode,
-    /// Where a redirect leads.
-    pub location: Option<String>,
-    /// Its body.
-    pub body: Bytes,
-}
-
 /// A server, and what it takes to ask it.
 #[derive(Clone, Debug)]
 pub struct Client {
     server: Uri,
-    /// Absent for plain HTTP.
-    tls: Option<Arc<ClientConfig>>,
+    peer: Peer,
     token: Option<HeaderValue>,
     limits: Limits,
 }
@@ -103,11 +68,15 @@ impl Client {
     /// # Errors
     /// When a file cannot be read or holds something else, or there is no authority to trust.
     pub fn new(server: &Uri, token: Option<&Path>, trust: Trust<'_>, limits: Limits) -> Result<Self> {
+        let host = server.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let tls = match server.scheme_str() {
-            Some("https") => Some(Arc::new(tls(trust)?)),
+            Some("https") => Some(tls(&host, trust)?),
             _ => None,
         };
-        Ok(Self { server: server.clone(), tls, token: token.map(read_token).transpose()?, limits })
+        let default_port = if tls.is_some() { 443 } else { 80 };
+        let port = server.port_u16().unwrap_or(default_port);
+        let token = token.map(read_token).transpose()?;
+        Ok(Self { server: server.clone(), peer: Peer { host, port, tls }, token, limits })
     }
 
     /// Asks for the points of a range.
@@ -115,92 +84,34 @@ impl Client {
     /// # Errors
     /// When there is no answer, within the limits. A refusal is an answer.
     pub async fn query_range(&self, query: &str, range: Range) -> Result<Response> {
-        let Limits { connect, answer, body_bytes } = self.limits;
-        let host = self.server.host().unwrap_or_default();
-        let default_port = if self.tls.is_some() { 443 } else { 80 };
-        let port = self.server.port_u16().unwrap_or(default_port);
-        let connecting = TcpStream::connect((host.trim_matches(['[', ']']), port));
-        let stream = tokio::time::timeout(connect, connecting)
-            .await
-            .map_err(|_| anyhow!("no connection within {connect:?}"))
-            .and_then(|connected| connected.map_err(Into::into))
-            .with_context(|| {
+        let response = fetch(&self.peer, self.request(query, range)?, self.limits).await;
+        response.map_err(|error| self.with_hint(error)).with_context(|| format!("ask {}", self.server))
+    }
+
+    /// With what to do.
+    fn with_hint(&self, error: FetchError) -> anyhow::Error {
+        let hint = match &error {
+            FetchError::ConnectTimeout(_) | FetchError::Connect(_) => {
+                let Peer { host, port, .. } = &self.peer;
                 format!(
                     "connect to {host}:{port}; out of a cluster: kubectl port-forward service/prometheus 9090"
                 )
-            })?;
-        let response = async {
-            match &self.tls {
-                Some(tls) => {
-                    self.send(self.encrypt(tls, host, stream).await?, query, range, body_bytes).await
-                }
-                None => self.send(stream, query, range, body_bytes).await,
             }
+            FetchError::Untrusted(_) => format!("{error}; name the authority that signed it by --ca-file"),
+            FetchError::NotTls(_) => format!("{error}; write http:// in place of https://"),
+            FetchError::AnswerTimeout(_) => format!("{error}; write a larger --step or a shorter range"),
+            FetchError::TooLarge(_) => {
+                format!("{error}: the query gives many series; add them up, such as by sum(…)")
+            }
+            FetchError::Tls(_) | FetchError::NotHttp(_) | FetchError::Broken(_) => error.to_string(),
         };
-        let response = tokio::time::timeout(answer, response).await.map_err(|_| {
-            anyhow!("no answer within {} s; write a larger --step or a shorter range", answer.as_secs_f64())
-        });
-        response.flatten().with_context(|| format!("ask {}", self.server))
+        match std::error::Error::source(&error).map(ToString::to_string) {
+            Some(cause) => anyhow!(cause).context(hint),
+            None => anyhow!(hint),
+        }
     }
 
-    async fn encrypt(
-        &self,
-        tls: &Arc<ClientConfig>,
-        host: &str,
-        stream: TcpStream,
-    ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static> {
-        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-            .with_context(|| format!("{host} is no name that a certificate has"))?;
-        TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.map_err(|error| {
-            let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-            let hint = match cause {
-                Some(rustls::Error::InvalidCertificate(_)) => {
-                    "its certificate is not to be trusted; name the authority that signed it by --ca-file"
-                }
-                Some(rustls::Error::InvalidMessage(_)) => {
-                    "it does not speak TLS; write http:// in place of https://"
-                }
-                _ => "TLS did not come about",
-            };
-            anyhow::Error::new(error).context(hint)
-        })
-    }
-
-    async fn send(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        query: &str,
-        range: Range,
-        body_bytes: usize,
-    ) -> Result<Response> {
-        let request = self.request(query, range)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let answer = async {
-            let response = sender.send_request(request).await.context("it does not answer in HTTP")?;
-            let status = response.status();
-            let location = response.headers().get(header::LOCATION).filter(|_| status.is_redirection());
-            let location = location.map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
-            let body = Limited::new(response.into_body(), body_bytes).collect().await.map_err(|error| {
-                if error.is::<LengthLimitError>() {
-                    anyhow!(
-                        "the answer is longer than {} MiB: the query gives many series; add them up, such as by sum(…)",
-                        body_bytes >> 20
-                    )
-                } else {
-                    anyhow!(error).context("the answer broke off")
-                }
-            })?;
-            Ok(Response { status, location, body: body.to_bytes() })
-        };
-        // The connection is driven here, so that dropping this future ends it.
-        let connection = async {
-            let _ = connection.await;
-            std::future::pending::<()>().await;
-        };
-        tokio::select! { answer = answer => answer, () = connection => bail!("the connection broke off") }
-    }
-
-    fn request(&self, query: &str, range: Range) -> Result<Request<Empty<Bytes>>> {
+    fn request(&self, query: &str, range: Range) -> Result<Request<Full<Bytes>>> {
         let asked = Serializer::new(String::new())
             .append_pair("query", query)
             .append_pair("start", &range.start.to_string())
@@ -217,7 +128,7 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, token.clone());
         }
-        request.body(Empty::new()).context("write a shorter --query: it does not fit into an address")
+        request.body(Full::default()).context("write a shorter --query: it does not fit into an address")
     }
 }
 
@@ -232,83 +143,27 @@ fn read_token(file: &Path) -> Result<HeaderValue> {
     Ok(value)
 }
 
-fn tls(trust: Trust<'_>) -> Result<ClientConfig> {
-    let provider = Arc::new(ring::default_provider());
-    let config =
-        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+fn tls(host: &str, trust: Trust<'_>) -> Result<Tls> {
+    let name = ServerName::try_from(host.to_owned())
+        .with_context(|| format!("{host} is no name that a certificate has"))?;
     let config = match trust {
-        Trust::Anyone => config
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(TakesAny(provider)))
-            .with_no_client_auth(),
-        Trust::Machine => config.with_root_certificates(machine_authorities()?).with_no_client_auth(),
-        Trust::File(file) => config.with_root_certificates(authorities(file)?).with_no_client_auth(),
+        Trust::Anyone => client_config(plimsoll_prometheus::Trust::Anyone)?,
+        Trust::Machine => {
+            client_config(plimsoll_prometheus::Trust::Machine).map_err(|error| match error {
+                TrustError::NobodyTrusted => {
+                    anyhow!("{error}; name the one that signed the server's certificate by --ca-file")
+                }
+                error => error.into(),
+            })?
+        }
+        Trust::File(file) => {
+            let shown = file.display();
+            let pem = std::fs::read(file).with_context(|| format!("read the authorities {shown}"))?;
+            client_config(plimsoll_prometheus::Trust::Authorities(&pem))
+                .map_err(|error| anyhow!("{shown} {error}"))?
+        }
     };
-    Ok(config)
-}
-
-fn machine_authorities() -> Result<RootCertStore> {
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    ensure!(
-        !store.is_empty(),
-        "this machine trusts no authority; name the one that signed the server's certificate by --ca-file"
-    );
-    Ok(store)
-}
-
-fn authorities(file: &Path) -> Result<RootCertStore> {
-    let shown = file.display();
-    let pem = std::fs::read(file).with_context(|| format!("read the authorities {shown}"))?;
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| anyhow!("{shown} is no PEM: {error}"))?;
-        store.add(certificate).with_context(|| format!("{shown} holds a certificate that is none"))?;
-    }
-    ensure!(
-        !store.is_empty(),
-        "{shown} holds no certificate; it should begin with -----BEGIN CERTIFICATE-----"
-    );
-    Ok(store)
-}
-
-/// Takes any certificate, but its owner must have the key.
-#[derive(Debug)]
-struct TakesAny(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for TakesAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    Ok(Tls { config, name })
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use clap::Args;
 use hyper::Uri;
 use jiff::Timestamp;
 
-use self::client::{Client, Limits, Trust};
+use self::client::{Client, LIMITS, Trust};
 use self::moment::Moment;
 use self::range::Range;
 use crate::history::History;
@@ -69,7 +69,7 @@ pub fn read(source: &Source) -> Result<History> {
         None if source.insecure_skip_tls_verify => Trust::Anyone,
         None => Trust::Machine,
     };
-    let client = Client::new(server, source.bearer_token_file.as_deref(), trust, Limits::default())?;
+    let client = Client::new(server, source.bearer_token_file.as_deref(), trust, LIMITS)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

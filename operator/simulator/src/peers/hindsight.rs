@@ -1,10 +1,9 @@
 //! The setting of a peer that is best in hindsight: a grid first, and then between its points around the best of it.
 
+use crate::demand::Prepared;
 use crate::peers::settings::{GRID_STEP, Setting};
-use crate::scenario::Scenario;
 use crate::score::Outcome;
 use crate::sweep::compare;
-use crate::world::run;
 
 /// A setting, and what became of it.
 #[derive(Clone, Debug)]
@@ -17,8 +16,8 @@ pub struct Found {
 
 impl Found {
     /// Runs a setting.
-    pub fn of(scenario: &Scenario, setting: Setting) -> Self {
-        let outcome = run(scenario, setting.policy(scenario).as_mut());
+    pub fn of(prepared: &Prepared<'_>, setting: Setting) -> Self {
+        let outcome = prepared.run(setting.policy(prepared.scenario()).as_mut());
         Self { setting, outcome }
     }
 }
@@ -31,7 +30,7 @@ pub fn best(found: impl IntoIterator<Item = Found>) -> Option<Found> {
 /// The best of `found` and of the settings around it: a half of [`GRID_STEP`] to either side, then a quarter from whatever
 /// was best of these, and so on, `halvings` times. Once the upper side is better, the lower one is not looked at: a
 /// higher setting gives every replica more load, so that what it saves the lower one does not.
-pub fn refine(scenario: &Scenario, found: Found, halvings: u32) -> Found {
+pub fn refine(prepared: &Prepared<'_>, found: Found, halvings: u32) -> Found {
     let mut best = found;
     let mut step = GRID_STEP;
     for _ in 0..halvings {
@@ -41,7 +40,7 @@ pub fn refine(scenario: &Scenario, found: Found, halvings: u32) -> Found {
             if setting == best.setting {
                 continue;
             }
-            let tried = Found::of(scenario, setting);
+            let tried = Found::of(prepared, setting);
             if compare(&tried.outcome, &best.outcome).is_lt() {
                 best = tried;
                 break;
@@ -58,7 +57,7 @@ mod tests {
     use super::*;
     use crate::distribution::Distribution;
     use crate::service::Service;
-    use crate::{Target, generate};
+    use crate::{Scenario, Target, generate};
 
     /// At 400 requests a second on pods that serve 80 at most, seven carry the promise of 330 ms and six do not.
     fn scenario() -> Scenario {
@@ -77,7 +76,8 @@ mod tests {
     #[test]
     fn the_best_keeps_the_promise_with_the_fewest_replicas() {
         let scenario = scenario();
-        let found = [0.4, 0.5, 0.9].map(|part| Found::of(&scenario, Setting::Fixed { part }));
+        let prepared = Prepared::new(&scenario);
+        let found = [0.4, 0.5, 0.9].map(|part| Found::of(&prepared, Setting::Fixed { part }));
         let found = best(found).unwrap();
         assert_eq!((found.setting, wanted(&found)), (Setting::Fixed { part: 0.5 }, 10));
         assert_eq!(found.outcome.score().violation_minutes, 0);
@@ -87,7 +87,8 @@ mod tests {
     #[test]
     fn finds_a_better_setting_between_the_points_of_the_grid_on_either_side() {
         let scenario = scenario();
-        let refined = |part| refine(&scenario, Found::of(&scenario, Setting::Fixed { part }), 2);
+        let prepared = Prepared::new(&scenario);
+        let refined = |part| refine(&prepared, Found::of(&prepared, Setting::Fixed { part }), 2);
         assert_eq!(wanted(&refined(0.7)), 7, "0.7 makes eight, and 0.75 seven");
         assert_eq!(wanted(&refined(0.85)), 7, "0.85 makes six, which are too few, and 0.8 seven");
     }
@@ -95,8 +96,9 @@ mod tests {
     #[test]
     fn never_gives_up_what_it_has_for_something_worse() {
         let scenario = scenario();
-        let found = Found::of(&scenario, Setting::Fixed { part: 0.75 });
+        let prepared = Prepared::new(&scenario);
+        let found = Found::of(&prepared, Setting::Fixed { part: 0.75 });
         let before = found.outcome.replica_seconds;
-        assert!(refine(&scenario, found, 2).outcome.replica_seconds <= before);
+        assert!(refine(&prepared, found, 2).outcome.replica_seconds <= before);
     }
 }

@@ -11,9 +11,9 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::arrivals::ArrivalStream;
 use crate::balancer::Balancer;
 use crate::clock::{Nanos, SECOND, duration, nanos, nanos_of};
+use crate::demand::{Incoming, Requests};
 use crate::pod::{Pod, RequestId};
 use crate::policy::{PodState, Policy, View};
 use crate::random::{Purpose, Random};
@@ -26,9 +26,9 @@ use crate::tally::{Fate, Tally};
 /// `terminationGracePeriodSeconds`: a pod that has not finished by then is killed.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Simulates `scenario` under `policy`.
-pub fn run(scenario: &Scenario, policy: &mut dyn Policy) -> Outcome {
-    let mut world = World::new(scenario);
+/// Simulates `scenario` with its requests under `policy`.
+pub(crate) fn run(scenario: &Scenario, incoming: Requests<'_>, policy: &mut dyn Policy) -> Outcome {
+    let mut world = World::new(scenario, incoming);
     let period = nanos_of(policy.period()).max(1);
     world.schedule(period, Happening::Scrape);
     while let Some(event) = world.next_event() {
@@ -65,14 +65,11 @@ enum Happening {
 /// A request that is not answered yet.
 #[derive(Clone, Copy, Debug)]
 struct Request {
-    due: Nanos,
     /// When the pod took it from the queue.
     taken: Nanos,
-    /// Which quantile of the work it is.
-    rank: f64,
-    /// Which quantile of the dependency's work it is, if it makes a call.
-    call: Option<f64>,
-    /// CPU time of its work, or the time of a worker, in seconds.
+    /// As it came.
+    incoming: Incoming,
+    /// CPU time of its work, or the time of a worker, in seconds; from when it is taken on.
     work: f64,
     pod: u32,
     state: RequestState,
@@ -91,12 +88,11 @@ struct World<'a> {
     scenario: &'a Scenario,
     now: Nanos,
     end: Nanos,
-    /// The next request's moment: apart from the heap, for it is the most frequent event.
-    next_request: Option<Nanos>,
+    /// Apart from the heap, for it is the most frequent event.
+    next_request: Option<Incoming>,
     events: BinaryHeap<Reverse<(Nanos, u64, Happening)>>,
     scheduled: u64,
-    arrivals: ArrivalStream,
-    ranks: Random,
+    incoming: Requests<'a>,
     start_ups: Random,
     balancer: Balancer,
     templates: Vec<Service>,
@@ -123,7 +119,7 @@ struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn new(scenario: &'a Scenario) -> Self {
+    fn new(scenario: &'a Scenario, mut incoming: Requests<'a>) -> Self {
         let seed = scenario.seed;
         let mut edges = scenario.edges.clone();
         edges.extend(scenario.targets.iter().map(|target| target.latency.as_secs_f64()));
@@ -133,11 +129,10 @@ impl<'a> World<'a> {
             scenario,
             now: 0,
             end: nanos_of(scenario.trace.duration()),
-            next_request: None,
+            next_request: incoming.next(),
+            incoming,
             events: BinaryHeap::new(),
             scheduled: 0,
-            arrivals: ArrivalStream::new(&scenario.trace, scenario.arrivals, seed),
-            ranks: Random::new(seed, Purpose::Service),
             start_ups: Random::new(seed, Purpose::StartUp),
             balancer: Balancer::new(scenario.balancing, seed),
             templates: vec![scenario.service.clone()],
@@ -171,7 +166,6 @@ impl<'a> World<'a> {
             world.schedule(nanos_of(change.at), Happening::Change(index as u32));
         }
         world.schedule(SECOND, Happening::Second);
-        world.next_request = world.arrivals.next();
         world
     }
 
@@ -183,7 +177,8 @@ impl<'a> World<'a> {
     /// The next event; none at the end of the trace.
     fn next_event(&mut self) -> Option<Happening> {
         let queued = self.events.peek().map(|&Reverse((at, ..))| at);
-        if let Some(at) = self.next_request.filter(|&at| queued.is_none_or(|queued| at < queued)) {
+        let next = self.next_request.map(|request| request.due);
+        if let Some(at) = next.filter(|&at| queued.is_none_or(|queued| at < queued)) {
             self.now = at;
             return Some(Happening::Request);
         }
@@ -241,9 +236,10 @@ impl<'a> World<'a> {
         // What is still in a pod has taken this long at least.
         for request in &self.requests {
             if matches!(request.state, RequestState::Waiting | RequestState::Taken) {
-                let latency = self.end - request.due;
+                let latency = self.end - request.incoming.due;
                 let late = self.scenario.client_timeout.is_some_and(|timeout| latency > nanos_of(timeout));
-                self.tally.end(request.due, if late { Fate::TimedOut } else { Fate::Answered(latency) });
+                self.tally
+                    .end(request.incoming.due, if late { Fate::TimedOut } else { Fate::Answered(latency) });
             }
         }
         let there = self.pods.iter().filter(|pod| pod.created != Nanos::MAX);

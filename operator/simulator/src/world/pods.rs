@@ -94,7 +94,7 @@ impl World<'_> {
             if request.pod != index || !alive {
                 continue;
             }
-            self.tally.end(request.due, Fate::Failed);
+            self.tally.end(request.incoming.due, Fate::Failed);
             if request.state == RequestState::Taken {
                 self.requests[id as usize].state = RequestState::Killed;
             } else {

@@ -2,6 +2,7 @@
 
 use super::{Happening, Request, RequestState, World};
 use crate::clock::{nanos, nanos_of};
+use crate::demand::Incoming;
 use crate::pod::RequestId;
 use crate::policy::PodState;
 use crate::service::Server;
@@ -10,13 +11,9 @@ use crate::tally::Fate;
 impl World<'_> {
     pub(super) fn arrive(&mut self) {
         let now = self.now;
-        self.next_request = self.arrivals.next();
+        let Some(incoming) = self.next_request else { return };
+        self.next_request = self.incoming.next();
         self.tally.due(now);
-        let rank = self.ranks.unit();
-        let call = self.scenario.dependency.as_ref().and_then(|dependency| {
-            let (chance, rank) = (self.ranks.unit(), self.ranks.unit());
-            (chance < dependency.share).then_some(rank)
-        });
         let Some(index) = self.balancer.pick(now, &self.endpoints, &self.pods) else {
             self.tally.end(now, Fate::Failed);
             return;
@@ -35,7 +32,7 @@ impl World<'_> {
         }
         pod.arrive(now);
         let state = RequestState::Waiting;
-        let request = Request { due: now, taken: now, rank, call, work: 0.0, pod: index, state };
+        let request = Request { incoming, taken: now, work: 0.0, pod: index, state };
         let id = if let Some(id) = self.free.pop() {
             self.requests[id as usize] = request;
             id
@@ -57,7 +54,10 @@ impl World<'_> {
         let request = &mut self.requests[id as usize];
         let pod = &mut self.pods[request.pod as usize];
         let service = &self.templates[pod.template as usize];
-        let work = service.work.quantile(request.rank) * factor * pod.coldness(service.warm_up, now);
+        let Incoming { rank, work, .. } = request.incoming;
+        let as_first = service.work == self.scenario.service.work;
+        let unslowed = if as_first { work } else { service.work.quantile(rank) };
+        let work = unslowed * factor * pod.coldness(service.warm_up, now);
         request.taken = now;
         request.work = work;
         request.state = RequestState::Taken;
@@ -83,7 +83,7 @@ impl World<'_> {
         if event_loop {
             pod.busy -= 1;
         }
-        if request.call.is_some() {
+        if request.incoming.call.is_some() {
             self.call(id);
             if event_loop {
                 self.take_next(request.pod);
@@ -101,8 +101,8 @@ impl World<'_> {
             return;
         }
         self.calls += 1;
-        let rank = self.requests[id as usize].call.unwrap_or(0.5);
-        let work = nanos(dependency.work.quantile(rank) * self.call_factor);
+        let call = self.requests[id as usize].incoming.call.unwrap_or_default();
+        let work = nanos(call * self.call_factor);
         self.schedule(self.now + work, Happening::CallDone(id));
     }
 
@@ -128,14 +128,14 @@ impl World<'_> {
         let request = self.requests[id as usize];
         let pod = &mut self.pods[request.pod as usize];
         let service = &self.templates[pod.template as usize];
-        let since = if service.stopwatch_hides_wait { request.taken } else { request.due };
+        let since = if service.stopwatch_hides_wait { request.taken } else { request.incoming.due };
         pod.answer(now, now - since, &self.edges);
         if matches!(service.server, Server::Workers { .. }) {
             pod.busy -= 1;
         }
-        let latency = now - request.due;
+        let latency = now - request.incoming.due;
         let in_time = self.scenario.client_timeout.is_none_or(|timeout| latency <= nanos_of(timeout));
-        self.tally.end(request.due, if in_time { Fate::Answered(latency) } else { Fate::TimedOut });
+        self.tally.end(request.incoming.due, if in_time { Fate::Answered(latency) } else { Fate::TimedOut });
         self.forget(id);
         self.take_next(request.pod);
     }
@@ -144,7 +144,7 @@ impl World<'_> {
     pub(super) fn take_next(&mut self, index: u32) {
         let patience = self.scenario.client_timeout.filter(|_| self.scenario.drops_abandoned).map(nanos_of);
         while let Some(id) = self.pods[index as usize].queue.pop_front() {
-            let due = self.requests[id as usize].due;
+            let due = self.requests[id as usize].incoming.due;
             if patience.is_none_or(|patience| self.now - due <= patience) {
                 self.take(id);
                 return;

@@ -10,7 +10,7 @@ use plimsoll_core::input::{Credentials, Settings};
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 
-use super::super::credentials;
+use super::super::cache_credentials as credentials;
 use super::*;
 
 /// How long a condition may take to come true on a slow machine.
@@ -32,7 +32,8 @@ impl Server {
         let CacheKind::Managed(cache) = app.spec.cache.kind() else { panic!("no managed cache") };
         let credentials = credentials::fresh(&app, true);
         let secret = build::cache_secret(&app, &credentials);
-        let settings = Settings { api_image: "api".into(), redis_image: "redis".into() };
+        let settings =
+            Settings { api_image: "api".into(), redis_image: "redis".into(), operator_namespace: None };
         let deployment = build::cache_deployment(&app, cache, &settings, "r1");
         let pod = deployment.spec.unwrap().template.spec.unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

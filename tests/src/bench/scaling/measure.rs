@@ -5,7 +5,7 @@ use plimsoll_simulator::oracle;
 use plimsoll_simulator::peers::hindsight::{self, Found};
 use plimsoll_simulator::peers::settings::{Family, Setting, customary, grids};
 use plimsoll_simulator::suite::{CHANGE_AT, STEP_AT};
-use plimsoll_simulator::{Outcome, Scenario, run};
+use plimsoll_simulator::{Outcome, Prepared, Scenario};
 
 use super::case::Case;
 use super::results::{After, CaseRuns, Role, Run};
@@ -77,30 +77,31 @@ pub fn measure(case: &Case, effort: Effort) -> Measured {
     // What was best with the first seed: where hindsight begins with the others.
     let mut known: Vec<Setting> = Vec::new();
     for (index, scenario) in case.scenarios.iter().enumerate() {
-        let (_, oracle) = oracle::best(scenario);
-        let plimsoll = run(scenario, &mut Plimsoll::new(scenario));
+        let prepared = Prepared::new(scenario);
+        let (_, oracle) = oracle::best(&prepared);
+        let plimsoll = prepared.run(&mut Plimsoll::new(scenario));
         let judge = Judge { case, scenario, oracle: &oracle };
         let runs = &mut measured.case.runs;
         runs.push(judge.run(Role::Oracle, None, &oracle));
         runs.push(judge.run(Role::Plimsoll, None, &plimsoll));
         for setting in customary() {
-            let found = Found::of(scenario, setting);
+            let found = Found::of(&prepared, setting);
             runs.push(judge.run(Role::Customary, Some(setting), &found.outcome));
         }
         let started: Vec<Found> = if index == 0 {
             let mut started = Vec::new();
             for (_, settings) in effort.grids() {
                 let tried: Vec<Found> =
-                    settings.into_iter().map(|setting| Found::of(scenario, setting)).collect();
+                    settings.into_iter().map(|setting| Found::of(&prepared, setting)).collect();
                 let judged = |found: &Found| judge.run(Role::Grid, Some(found.setting), &found.outcome);
                 runs.extend(tried.iter().map(judged));
                 started.extend(hindsight::best(tried));
             }
             started
         } else {
-            known.iter().map(|&setting| Found::of(scenario, setting)).collect()
+            known.iter().map(|&setting| Found::of(&prepared, setting)).collect()
         };
-        let found = refine(scenario, started, effort);
+        let found = refine(&prepared, started, effort);
         runs.extend(
             found.iter().map(|found| judge.run(Role::Hindsight, Some(found.setting), &found.outcome)),
         );
@@ -116,7 +117,7 @@ pub fn measure(case: &Case, effort: Effort) -> Measured {
 }
 
 /// Looks closer at the peers that can still be the best.
-fn refine(scenario: &Scenario, started: Vec<Found>, effort: Effort) -> Vec<Found> {
+fn refine(prepared: &Prepared<'_>, started: Vec<Found>, effort: Effort) -> Vec<Found> {
     let Some(best) = hindsight::best(started.iter().cloned()) else { return started };
     let violations = best.outcome.score().violation_minutes;
     let within_reach = |found: &Found| {
@@ -125,7 +126,7 @@ fn refine(scenario: &Scenario, started: Vec<Found>, effort: Effort) -> Vec<Found
             && found.outcome.score().violation_minutes <= violations + 5
     };
     let refined = |found: Found| {
-        if within_reach(&found) { hindsight::refine(scenario, found, effort.halvings) } else { found }
+        if within_reach(&found) { hindsight::refine(prepared, found, effort.halvings) } else { found }
     };
     started.into_iter().map(refined).collect()
 }
@@ -134,6 +135,7 @@ fn refine(scenario: &Scenario, started: Vec<Found>, effort: Effort) -> Vec<Found
 pub fn measure_suite(case: &Case, measured: &CaseRuns, settings: &[Setting]) -> Vec<Run> {
     let mut runs = Vec::new();
     for scenario in &case.scenarios {
+        let prepared = Prepared::new(scenario);
         for &setting in settings {
             let tried = measured
                 .runs
@@ -143,7 +145,7 @@ pub fn measure_suite(case: &Case, measured: &CaseRuns, settings: &[Setting]) -> 
                 runs.push(Run { role: Role::Suite, ..tried.clone() });
                 continue;
             }
-            let outcome = Found::of(scenario, setting).outcome;
+            let outcome = Found::of(&prepared, setting).outcome;
             // Useless rises are judged against the oracle's run, which is gone; a run is not judged so in this role.
             runs.push(Judge { case, scenario, oracle: &outcome }.run(Role::Suite, Some(setting), &outcome));
         }

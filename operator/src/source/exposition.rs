@@ -1,113 +1,24 @@
-//! Reads one histogram, requests in flight, refused requests and CPU from Prometheus' text format (0.0.4).
+//! Reads one histogram, requests in flight, refused requests, CPU and what replicas share from Prometheus' text format (0.0.4).
 //!
 //! Lenient on order and on everything it is not asked for; strict on the numbers it returns. It copies no text.
 
-use plimsoll_core::engine::Cpu;
-use plimsoll_core::histogram::{Rejection, Snapshot};
-use plimsoll_core::shared::Shared;
+use std::collections::BTreeMap;
 
-/// Gauge of requests being served; used when present.
-const IN_FLIGHT: &str = "http_requests_in_flight";
-/// Counter of requests refused because of load; used when present.
-const SHED: &str = "http_requests_shed_total";
+use plimsoll_core::histogram::Rejection;
 
-/// Labels by which a histogram tells the status of its requests, by custom and by OpenTelemetry's conventions; one is used
-/// when present.
-const STATUS_LABELS: [&str; 4] = ["status", "code", "status_code", "http_response_status_code"];
-/// CPU seconds of the pod's cgroup; of the process alone, as Prometheus' client libraries tell them, when there is none.
-const CPU_CGROUP: &str = "cgroup_cpu_usage_seconds_total";
-const CPU_PROCESS: &str = "process_cpu_seconds_total";
-/// CPUs that the cgroup may use; used when present.
-const CPU_QUOTA: &str = "cgroup_cpu_quota_cores";
-/// Periods of the CPU quota in which the cgroup ran, and those in which it was throttled; used when present.
-const CPU_PERIODS: &str = "cgroup_cpu_periods_total";
-const CPU_THROTTLED: &str = "cgroup_cpu_throttled_periods_total";
+use super::tally::{Counts, STATUS_LABELS, Tally, float};
 
-/// Look-ups in the layers of the cache, by what they found; those of the shared layer are used when present.
-const CACHE_REQUESTS: &str = "cache_requests_total";
-/// Connections that the database server takes; used when present.
-const DATABASE_MAX: &str = "database_server_connections_max";
-
-/// What an exposition says.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Exposition {
-    /// The histogram, and what goes with it.
-    pub snapshot: Snapshot,
-    /// CPU, if it is told.
-    pub cpu: Option<Cpu>,
-}
-
-/// Numbers that have no labels that matter.
-#[derive(Default)]
-struct Scalars {
-    in_flight: Option<f64>,
-    shed: Option<f64>,
-    cpu_cgroup: Option<f64>,
-    cpu_process: Option<f64>,
-    cpu_quota: Option<f64>,
-    cpu_periods: Option<f64>,
-    cpu_throttled: Option<f64>,
-    cache_hits: Option<f64>,
-    cache_misses: Option<f64>,
-    /// Look-ups that are not used.
-    cache_other: Option<f64>,
-    database_max: Option<f64>,
-}
-
-impl Scalars {
-    fn slot(&mut self, name: &str, labels: &Labels<'_>) -> Option<&mut Option<f64>> {
-        Some(match name {
-            CACHE_REQUESTS => match (labels.layer, labels.result) {
-                (Some("redis"), Some("hit")) => &mut self.cache_hits,
-                (Some("redis"), Some("miss")) => &mut self.cache_misses,
-                _ => &mut self.cache_other,
-            },
-            DATABASE_MAX => &mut self.database_max,
-            IN_FLIGHT => &mut self.in_flight,
-            SHED => &mut self.shed,
-            CPU_CGROUP => &mut self.cpu_cgroup,
-            CPU_PROCESS => &mut self.cpu_process,
-            CPU_QUOTA => &mut self.cpu_quota,
-            CPU_PERIODS => &mut self.cpu_periods,
-            CPU_THROTTLED => &mut self.cpu_throttled,
-            _ => return None,
-        })
-    }
-
-    fn shared(&self) -> Shared {
-        Shared {
-            cache_hits: sane(self.cache_hits),
-            cache_misses: sane(self.cache_misses),
-            database_connections_max: sane(self.database_max),
-        }
-    }
-
-    /// A number that makes no sense is as good as none: nothing depends on CPU alone.
-    fn cpu(&self) -> Option<Cpu> {
-        Some(Cpu {
-            used_seconds: sane(self.cpu_cgroup).or(sane(self.cpu_process))?,
-            limit_cores: sane(self.cpu_quota).filter(|cores| *cores > 0.0),
-            periods: sane(self.cpu_periods).unwrap_or(0.0),
-            throttled_periods: sane(self.cpu_throttled).unwrap_or(0.0),
-        })
-    }
-}
-
-fn sane(value: Option<f64>) -> Option<f64> {
-    value.filter(|value| value.is_finite() && *value >= 0.0)
-}
-
-/// Reads `histogram` from an exposition. Series that differ in labels are summed.
+/// Reads `histogram` from an exposition. Series that have all of `chosen` are summed, the others left out.
 ///
-/// An exposition that declares the histogram, or that has the other two metrics, but no bucket of it, is that of a pod
-/// that has served nothing yet.
+/// An exposition that declares the histogram, or that has requests in flight or refused, but no bucket of it, is that of a
+/// pod that has served nothing yet.
 ///
 /// # Errors
-/// [`Rejection::NotExposition`] for another format, [`Rejection::HistogramMissing`], and those of [`Snapshot::new`].
-pub fn parse(text: &str, histogram: &str) -> Result<Exposition, Rejection> {
-    let mut buckets = Vec::new();
-    let mut scalars = Scalars::default();
-    let (mut failed, mut declared) = (None, false);
+/// [`Rejection::NotExposition`] for another format, [`Rejection::HistogramMissing`], [`Rejection::LabelsMissing`], and those
+/// of [`Snapshot::new`](plimsoll_core::histogram::Snapshot::new).
+pub fn parse(text: &str, histogram: &str, chosen: &BTreeMap<String, String>) -> Result<Counts, Rejection> {
+    let mut tally = Tally::default();
+    let (mut declared, mut left_out) = (false, false);
     for line in text.lines().map(str::trim) {
         if line.is_empty() {
             continue;
@@ -123,34 +34,32 @@ pub fn parse(text: &str, histogram: &str) -> Result<Exposition, Rejection> {
             line.find(|c: char| c == '{' || c.is_ascii_whitespace()).ok_or(Rejection::NotExposition)?;
         let (name, rest) = line.split_at(name_end);
         let is_bucket = name.strip_suffix("_bucket") == Some(histogram);
-        if !is_bucket && scalars.slot(name, &Labels::default()).is_none() {
+        if !is_bucket && !Tally::takes(name) && !Tally::takes_shared(name) {
             continue;
         }
         let (labels, rest) = match rest.strip_prefix('{') {
-            Some(labels) => Labels::read(labels)?,
+            Some(labels) => Labels::read(labels, chosen)?,
             None => (Labels::default(), rest),
         };
         let value = number(rest)?;
-        if let Some(scalar) = scalars.slot(name, &labels) {
-            *scalar.get_or_insert(0.0) += value;
+        if Tally::takes_shared(name) {
+            tally.shared(name, labels.layer, labels.result, value);
+        } else if !is_bucket {
+            tally.scalar(name, value);
+        } else if labels.chosen < chosen.len() {
+            left_out = true;
         } else {
-            let edge = float(labels.edge.ok_or(Rejection::NotExposition)?)?;
-            if let Some(status) = labels.status.filter(|_| edge == f64::INFINITY) {
-                *failed.get_or_insert(0.0) += if status.starts_with('5') { value } else { 0.0 };
-            }
-            buckets.push((edge, value));
+            let edge = float(labels.edge.ok_or(Rejection::NotExposition)?).ok_or(Rejection::NotExposition)?;
+            tally.bucket(edge, labels.status, value);
         }
     }
-    if buckets.is_empty() && !declared && scalars.in_flight.is_none() && scalars.shed.is_none() {
+    if left_out && !tally.has_buckets() {
+        return Err(Rejection::LabelsMissing);
+    }
+    if !tally.has_buckets() && !declared && !tally.tells_requests() {
         return Err(Rejection::HistogramMissing);
     }
-    let mut snapshot = Snapshot::new(buckets, scalars.in_flight, scalars.shed)?;
-    snapshot.shared = scalars.shared();
-    let snapshot = match failed {
-        Some(failed) => snapshot.with_failed(failed)?,
-        None => snapshot,
-    };
-    Ok(Exposition { snapshot, cpu: scalars.cpu() })
+    tally.counts()
 }
 
 /// The labels of a series that matter, as they stand there.
@@ -158,13 +67,16 @@ pub fn parse(text: &str, histogram: &str) -> Result<Exposition, Rejection> {
 struct Labels<'a> {
     edge: Option<&'a str>,
     status: Option<&'a str>,
+    /// Layer of a cache, and what a look-up in it found.
     layer: Option<&'a str>,
     result: Option<&'a str>,
+    /// How many labels are those that were chosen.
+    chosen: usize,
 }
 
 impl<'a> Labels<'a> {
     /// Goes over `name="value",…}` and returns the labels and what follows the brace.
-    fn read(mut text: &'a str) -> Result<(Self, &'a str), Rejection> {
+    fn read(mut text: &'a str, chosen: &BTreeMap<String, String>) -> Result<(Self, &'a str), Rejection> {
         let mut labels = Self::default();
         loop {
             text = text.trim_start_matches([' ', '\t', ',']);
@@ -174,12 +86,16 @@ impl<'a> Labels<'a> {
             let (name, quoted) = text.split_once('=').ok_or(Rejection::NotExposition)?;
             let quoted = quoted.trim_start().strip_prefix('"').ok_or(Rejection::NotExposition)?;
             let end = closing_quote(quoted).ok_or(Rejection::NotExposition)?;
-            match name.trim() {
-                "le" => labels.edge = Some(&quoted[..end]),
-                "layer" => labels.layer = Some(&quoted[..end]),
-                "result" => labels.result = Some(&quoted[..end]),
-                name if STATUS_LABELS.contains(&name) => labels.status = Some(&quoted[..end]),
+            let (name, value) = (name.trim(), &quoted[..end]);
+            match name {
+                "le" => labels.edge = Some(value),
+                "layer" => labels.layer = Some(value),
+                "result" => labels.result = Some(value),
+                name if STATUS_LABELS.contains(&name) => labels.status = Some(value),
                 _ => {}
+            }
+            if chosen.get(name).is_some_and(|wanted| unescaped(value, wanted)) {
+                labels.chosen += 1;
             }
             text = &quoted[end + 1..];
         }
@@ -200,17 +116,22 @@ fn closing_quote(text: &str) -> Option<usize> {
     None
 }
 
-/// The value of a sample; a timestamp may follow it.
-fn number(rest: &str) -> Result<f64, Rejection> {
-    float(rest.split_ascii_whitespace().next().ok_or(Rejection::NotExposition)?)
+/// Whether a value, as it stands there, is this text.
+fn unescaped(value: &str, text: &str) -> bool {
+    let mut characters = value.chars();
+    let plain = std::iter::from_fn(|| match characters.next()? {
+        '\\' => match characters.next()? {
+            'n' => Some('\n'),
+            other => Some(other),
+        },
+        other => Some(other),
+    });
+    plain.eq(text.chars())
 }
 
-/// Go's forms of a float, which are Rust's but for the sign of infinity.
-fn float(text: &str) -> Result<f64, Rejection> {
-    match text {
-        "+Inf" => Ok(f64::INFINITY),
-        text => text.parse().map_err(|_| Rejection::NotExposition),
-    }
+/// The value of a sample; a timestamp may follow it.
+fn number(rest: &str) -> Result<f64, Rejection> {
+    rest.split_ascii_whitespace().next().and_then(float).ok_or(Rejection::NotExposition)
 }
 
 #[cfg(test)]
@@ -219,7 +140,15 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use plimsoll_core::engine::Cpu;
+    use plimsoll_core::histogram::Snapshot;
+    use plimsoll_core::shared::Shared;
+
     use super::*;
+
+    fn parse(text: &str, histogram: &str) -> Result<Counts, Rejection> {
+        super::parse(text, histogram, &BTreeMap::new())
+    }
 
     const NAME: &str = "http_request_duration_seconds";
 
@@ -251,10 +180,32 @@ other_metric{le="0.1"} NaN
     #[test]
     fn a_declared_histogram_without_series_is_a_pod_that_served_nothing() {
         let declared = parse("# TYPE http_request_duration_seconds histogram\n", NAME).unwrap();
-        assert_eq!(declared, Exposition { snapshot: Snapshot::default(), cpu: None });
+        assert_eq!(declared, Counts { snapshot: Snapshot::default(), cpu: None });
         assert!(parse("http_requests_in_flight 0\n", NAME).is_ok());
         assert_eq!(parse("up 1\n", NAME), Err(Rejection::HistogramMissing));
         assert_eq!(parse("", NAME), Err(Rejection::HistogramMissing));
+    }
+
+    #[test]
+    fn only_series_with_the_chosen_labels_are_counted() {
+        let total = |labels: &[(&str, &str)]| {
+            let chosen = labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            super::parse(EXPOSITION, NAME, &chosen)
+                .map(|counts| counts.snapshot.since(&Snapshot::default()).total)
+        };
+        assert_eq!(total(&[("route", "/posts/{id}")]), Ok(10.0));
+        assert_eq!(total(&[("route", "/posts/{id}"), ("status", "200")]), Ok(10.0));
+        assert_eq!(total(&[("status", "404")]), Ok(2.0));
+        // The value is what the escapes stand for.
+        assert_eq!(total(&[("route", "a\"}\\")]), Ok(2.0));
+        assert_eq!(total(&[("route", "/posts/{id}"), ("status", "404")]), Err(Rejection::LabelsMissing));
+        assert_eq!(total(&[("handler", "/api")]), Err(Rejection::LabelsMissing));
+        let nothing_served = super::parse(
+            "# TYPE http_request_duration_seconds histogram\n",
+            NAME,
+            &[("handler".into(), "/api".into())].into(),
+        );
+        assert!(nothing_served.is_ok());
     }
 
     #[test]

@@ -1,0 +1,53 @@
+//! Finds who else scales the Deployment of a resource, in what the watches hold. It judges nothing.
+
+use jiff::Timestamp;
+use kube::Resource as _;
+use plimsoll_core::build::name_of;
+use plimsoll_core::conflict::Rival;
+use plimsoll_crds::{ApiDeployment, Mode};
+
+use super::Stores;
+use crate::watches::SCALED_OBJECT_LABEL;
+
+/// Everybody who scales the same Deployment, in the order of their names.
+pub fn of(app: &ApiDeployment, stores: &Stores) -> Vec<Rival> {
+    let namespace = app.metadata.namespace.as_deref();
+    let deployment = app.spec.attached_to().unwrap_or_else(|| name_of(app));
+    let autoscalers = stores.autoscalers.state().into_iter().filter_map(|autoscaler| {
+        let target = &autoscaler.spec.as_ref()?.scale_target_ref;
+        let group =
+            target.api_version.as_deref().and_then(|version| version.split_once('/')).map(|(group, _)| group);
+        let scales = autoscaler.metadata.namespace.as_deref() == namespace
+            && target.name == deployment
+            && target.kind == "Deployment"
+            && matches!(group, None | Some("apps"));
+        scales.then(|| Rival::Autoscaler {
+            name: autoscaler.metadata.name.clone().unwrap_or_default(),
+            scaled_object: autoscaler
+                .metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(SCALED_OBJECT_LABEL))
+                .cloned(),
+        })
+    });
+    let resources = stores.apps.state().into_iter().filter_map(|other| {
+        // A resource that cannot be read scales nothing.
+        let other = other.0.as_ref().ok()?;
+        let attached = app.spec.attached_to().is_some()
+            && other.meta().namespace.as_deref() == namespace
+            && other.spec.attached_to() == Some(deployment)
+            && other.meta().deletion_timestamp.is_none()
+            && (other.spec.scaling.mode == Mode::Auto || other.spec.replicas.pinned.is_some())
+            && age(other) < age(app);
+        attached.then(|| Rival::Resource { name: name_of(other).to_owned() })
+    });
+    let mut rivals = autoscalers.chain(resources).collect::<Vec<_>>();
+    rivals.sort_unstable();
+    rivals
+}
+
+/// What puts resources in an order that all of them agree on: the oldest first.
+fn age(app: &ApiDeployment) -> (Option<Timestamp>, Option<&str>) {
+    (app.metadata.creation_timestamp.as_ref().map(|created| created.0), app.metadata.uid.as_deref())
+}

@@ -1,0 +1,60 @@
+//! The rights of the operator against what it has used in all other end-to-end tests. `cargo xtask test` runs this last,
+//! and by itself: it reads what the API server wrote down while the others ran.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
+use kube::api::{Api, ListParams};
+use plimsoll_tests::audit::{self, Right};
+use plimsoll_tests::chart;
+
+use crate::world;
+
+/// Rights that no end-to-end test uses, and why the operator has them all the same.
+const UNUSED: [(&str, &str, &str, &str); 0] = [];
+
+#[test]
+fn every_right_is_used_and_none_is_missing() {
+    world::look(async |client| {
+        let release = ListParams::default().labels("app.kubernetes.io/instance=plimsoll");
+        let mut rules = Vec::new();
+        for role in Api::<ClusterRole>::all(client.clone()).list(&release).await?.items {
+            // Those that Kubernetes merges into its own are the users'.
+            let aggregated =
+                role.metadata.labels.iter().flatten().any(|(key, _)| key.contains("aggregate-to"));
+            rules.extend(role.rules.filter(|_| !aggregated).into_iter().flatten());
+        }
+        for role in Api::<Role>::all(client).list(&release).await?.items {
+            rules.extend(role.rules.into_iter().flatten());
+        }
+        let granted = audit::granted(&rules);
+        let user = format!("system:serviceaccount:{}:{}", chart::NAMESPACE, chart::OPERATOR);
+        let calls = audit::calls(&audit::read_log()?, &user);
+        let used = audit::used(&calls);
+        let excused: BTreeMap<Right, &str> = UNUSED
+            .iter()
+            .map(|(group, resource, verb, reason)| (Right::new(group, resource, verb), *reason))
+            .collect();
+
+        let list = |rights: &[&Right]| rights.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let unused: Vec<&Right> =
+            granted.difference(&used).filter(|right| !excused.contains_key(right)).collect();
+        ensure!(unused.is_empty(), "granted and never used: {}", list(&unused));
+        let stale: Vec<&Right> =
+            excused.keys().filter(|right| used.contains(right) || !granted.contains(right)).collect();
+        ensure!(stale.is_empty(), "excused here, and used or not granted: {}", list(&stale));
+        let denied: BTreeSet<Right> = audit::denied(&calls);
+        ensure!(denied.is_empty(), "denied: {}", list(&denied.iter().collect::<Vec<_>>()));
+        Ok(())
+    });
+}
+
+/// So that the test above cannot pass by an empty log.
+#[test]
+fn the_log_holds_the_operators_calls() -> Result<()> {
+    let user = format!("system:serviceaccount:{}:{}", chart::NAMESPACE, chart::OPERATOR);
+    let calls = audit::calls(&audit::read_log()?, &user);
+    ensure!(calls.len() > 100, "there are {} calls of {user}", calls.len());
+    Ok(())
+}

@@ -1,0 +1,322 @@
+//! How the pods run: a spec with everything in it, configuration that changes, evictions, and authors with few rights.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, EvictParams};
+use plimsoll_crds::ApiDeployment;
+use plimsoll_tests::{paths, sample};
+use serde_json::{Value, json};
+
+use crate::world::{self, SOON, World, is_ready};
+
+const HASH: &str = "plimsoll.dev/config-hash";
+
+fn config_map(namespace: &str, data: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": "settings", "namespace": namespace }, "data": data,
+    })
+}
+
+/// The annotation by which configuration rolls out, of each pod that is ready.
+async fn hashes(world: &World) -> Result<Vec<Option<String>>> {
+    let pods = world.api_pods().await?;
+    let hash = |pod: &Pod| pod.metadata.annotations.as_ref().and_then(|all| all.get(HASH).cloned());
+    Ok(pods.iter().filter(|pod| is_ready(pod)).map(hash).collect())
+}
+
+#[test]
+fn a_full_spec_runs_under_the_restricted_profile_and_a_changed_config_map_rolls_out() {
+    world::run("workload", async |world| {
+        let account = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": { "name": "shop", "namespace": world.namespace },
+        });
+        sample::apply_all(&world.client, &[account]).await?;
+        let changes = json!({
+            "replicas": { "min": 2, "max": 4, "pinned": 2 },
+            "envFrom": [{ "configMapRef": { "name": "settings" } }],
+            "probes": {
+                "startup": { "tcpSocket": { "port": "http" }, "periodSeconds": 1, "failureThreshold": 60 },
+                "liveness": { "disabled": {} },
+                "readiness": { "httpGet": { "path": "/readyz", "httpHeaders": [{ "name": "X-Probe", "value": "e2e" }] }, "periodSeconds": 1 },
+            },
+            "workload": {
+                "serviceAccountName": "shop", "automountServiceAccountToken": true,
+                "nodeSelector": { "kubernetes.io/os": "linux" },
+                "tolerations": [{ "key": "dedicated", "operator": "Exists" }],
+                "affinity": { "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [
+                    { "weight": 1, "podAffinityTerm": { "topologyKey": "kubernetes.io/hostname", "labelSelector": { "matchLabels": { "team": "shop" } } } },
+                ] } },
+                "volumes": [
+                    { "name": "settings", "configMap": { "name": "settings" } },
+                    { "name": "url", "secret": { "secretName": "postgres", "defaultMode": 288 } },
+                    { "name": "about", "downwardAPI": { "items": [{ "path": "labels", "fieldRef": { "fieldPath": "metadata.labels" } }] } },
+                    { "name": "scratch", "emptyDir": { "sizeLimit": "8Mi" } },
+                ],
+                "volumeMounts": [
+                    { "name": "settings", "mountPath": "/etc/settings", "readOnly": true },
+                    { "name": "url", "mountPath": "/etc/url" },
+                    { "name": "about", "mountPath": "/etc/about" },
+                    { "name": "scratch", "mountPath": "/tmp" },
+                ],
+                "labels": { "team": "shop" }, "annotations": { "example.com/note": "hello" },
+                "drain": { "sleepSeconds": 1, "graceSeconds": 30 },
+            },
+            "networkPolicy": {},
+        });
+        sample::apply_all(&world.client, &[world.app(changes)]).await?;
+        let message = world.until_condition("Ready", "False", "ConfigMapNotFound").await?;
+        ensure!(message.contains("ConfigMap settings"), "the message does not name it: {message}");
+
+        let first = config_map(&world.namespace, &json!({ "LOG_LEVEL": "info" }));
+        sample::apply_all(&world.client, &[first]).await?;
+        world.until(world::NAME, SOON, sample::ready, "is Ready").await?;
+        world.until_ready_replicas(2, SOON).await?;
+        let before = hashes(world).await?;
+        ensure!(before.len() == 2 && before[0].is_some() && before[0] == before[1], "{before:?}");
+        let policies = world.kubectl(&["get", "networkpolicies,poddisruptionbudgets", "-o", "name"]).await?;
+        ensure!(policies.lines().count() == 3, "two policies and a budget: {policies}");
+
+        let second = config_map(&world.namespace, &json!({ "LOG_LEVEL": "debug" }));
+        sample::apply_all(&world.client, &[second]).await?;
+        world
+            .eventually(Duration::from_mins(2), "both pods are of the new configuration", async || {
+                let now = hashes(world).await?;
+                Ok(now.len() == 2 && now.iter().all(|hash| hash.is_some() && *hash != before[0]))
+            })
+            .await?;
+        world.patch(json!({ "networkPolicy": Value::Null, "disruptionBudget": { "disabled": {} } })).await?;
+        world
+            .eventually(SOON, "what is switched off is gone", async || {
+                let left =
+                    world.kubectl(&["get", "networkpolicies,poddisruptionbudgets", "-o", "name"]).await?;
+                Ok(left.trim().is_empty())
+            })
+            .await
+    });
+}
+
+#[test]
+fn a_second_eviction_waits_for_the_first() {
+    world::run("evictions", async |world| {
+        world.apply_ready(json!({ "replicas": { "min": 2, "max": 4, "pinned": 2 } })).await?;
+        world.until_ready_replicas(2, SOON).await?;
+        world
+            .eventually(SOON, "the budget allows one disruption", async || {
+                let allowed = world
+                    .kubectl(&[
+                        "get",
+                        "poddisruptionbudget",
+                        world::NAME,
+                        "-o",
+                        "jsonpath={.status.disruptionsAllowed}",
+                    ])
+                    .await?;
+                Ok(allowed.trim() == "1")
+            })
+            .await?;
+        let pods: Api<Pod> = world.pods();
+        let names =
+            world.api_pods().await?.into_iter().filter_map(|pod| pod.metadata.name).collect::<Vec<_>>();
+        let [first, second] = &names[..] else { anyhow::bail!("two pods: {names:?}") };
+        pods.evict(first, &EvictParams::default()).await.context("evict the first pod")?;
+        let refused = pods.evict(second, &EvictParams::default()).await;
+        let code = match &refused {
+            Err(kube::Error::Api(status)) => status.code,
+            _ => 0,
+        };
+        ensure!(code == 429, "the second eviction should have to wait: {refused:?}");
+        world.until_ready_replicas(2, SOON).await
+    });
+}
+
+#[test]
+fn the_examples_are_accepted() {
+    world::run("examples", async |world| {
+        let directory = paths::project().join("crds/examples");
+        for entry in std::fs::read_dir(&directory).context("list the examples")? {
+            let path = entry?.path();
+            let path = path.to_str().context("a path that is text")?;
+            world.kubectl(&["apply", "--dry-run=server", "--filename", path]).await?;
+        }
+        Ok(())
+    });
+}
+
+/// What may write ApiDeployments here, and nothing else.
+fn author(namespace: &str) -> Vec<Value> {
+    let metadata = json!({ "name": "author", "namespace": namespace });
+    vec![
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata,
+            "rules": [
+                { "apiGroups": ["plimsoll.dev"], "resources": ["apideployments"], "verbs": ["create", "get", "patch", "update"] },
+                { "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["granted"], "verbs": ["get"] },
+            ],
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "author" },
+            "subjects": [{ "kind": "ServiceAccount", "name": "author", "namespace": namespace }],
+        }),
+    ]
+}
+
+/// What the API server says to an author's spec; empty when it takes it.
+async fn said_to_author(world: &World, verb: &str, spec: Value) -> Result<String> {
+    let mut whole = json!({ "latency": { "p99": "250ms" }, "image": "any", "cache": { "disabled": {} } });
+    if let (Value::Object(whole), Value::Object(spec)) = (&mut whole, spec) {
+        whole.extend(spec);
+    }
+    let app = json!({
+        "apiVersion": "plimsoll.dev/v1alpha1", "kind": "ApiDeployment",
+        "metadata": { "name": "theirs", "namespace": world.namespace }, "spec": whole,
+    });
+    serde_json::from_value::<ApiDeployment>(app.clone()).context("a spec that the types know")?;
+    let file = tempfile::NamedTempFile::new().context("make a file")?;
+    std::fs::write(file.path(), app.to_string()).context("write the manifest")?;
+    let author = format!("--as=system:serviceaccount:{}:author", world.namespace);
+    let path = file.path().to_str().context("a path that is text")?;
+    let said = world.kubectl(&[verb, &author, "--dry-run=server", "--filename", path]).await;
+    Ok(said.err().map(|error| format!("{error:#}")).unwrap_or_default())
+}
+
+#[test]
+fn an_author_without_pods_reaches_no_further_than_before() {
+    world::run("authors", async |world| {
+        sample::apply_all(&world.client, &author(&world.namespace)).await?;
+        let url = |name: &str| json!({ "database": { "external": { "urlFrom": { "secretKeyRef": { "name": name, "key": "url" } } } } });
+        let volume = |source: Value| {
+            let mut volume = json!({ "name": "v" });
+            if let (Value::Object(volume), Value::Object(source)) = (&mut volume, source) {
+                volume.extend(source);
+            }
+            json!({ "workload": { "volumes": [volume] } })
+        };
+        // The rights have to reach the authorizer first.
+        world
+            .eventually(SOON, "the author may write a plain spec", async || {
+                Ok(said_to_author(world, "create", json!({})).await?.is_empty())
+            })
+            .await?;
+        ensure!(said_to_author(world, "create", url("granted")).await?.is_empty(), "a Secret it may get");
+        let refused = [
+            (url("postgres"), "names a Secret"),
+            (json!({ "imagePullSecrets": [{ "name": "registry" }] }), "names a Secret"),
+            (json!({ "envFrom": [{ "secretRef": { "name": "postgres" } }] }), "names a Secret"),
+            (
+                json!({ "env": [{ "name": "A", "valueFrom": { "secretKeyRef": { "name": "postgres", "key": "url" } } }] }),
+                "names a Secret",
+            ),
+            (volume(json!({ "secret": { "secretName": "postgres" } })), "names a Secret"),
+            (
+                volume(json!({ "projected": { "sources": [{ "secret": { "name": "postgres" } }] } })),
+                "for those who may create deployments",
+            ),
+            (json!({ "envFrom": [{ "configMapRef": { "name": "settings" } }] }), "names a ConfigMap"),
+            (
+                volume(json!({ "projected": { "sources": [{ "configMap": { "name": "settings" } }] } })),
+                "for those who may create deployments",
+            ),
+            (json!({ "workload": { "serviceAccountName": "admin" } }), "an account that you may not act as"),
+            (
+                json!({ "workload": { "priorityClassName": "system-node-critical" } }),
+                "for those who may create deployments",
+            ),
+            (json!({ "workload": { "labels": { "app": "other" } } }), "for those who may create deployments"),
+            (
+                json!({ "workload": { "tolerations": [{ "operator": "Exists" }] } }),
+                "for those who may create deployments",
+            ),
+            (
+                volume(json!({ "persistentVolumeClaim": { "claimName": "other" } })),
+                "for those who may create deployments",
+            ),
+            (json!({ "networkPolicy": {} }), "for those who may create networkpolicies"),
+        ];
+        for (spec, message) in refused {
+            let said = said_to_author(world, "create", spec.clone()).await?;
+            ensure!(said.contains(message), "{spec} should be refused with {message:?}, but: {said:?}");
+        }
+        // Neither may it give another image to what somebody else has given a Secret.
+        let theirs = json!({
+            "apiVersion": "plimsoll.dev/v1alpha1", "kind": "ApiDeployment",
+            "metadata": { "name": "theirs", "namespace": world.namespace },
+            "spec": { "latency": { "p99": "250ms" }, "image": "first", "cache": { "disabled": {} }, "replicas": { "min": 1, "max": 1, "pinned": 0 },
+                "envFrom": [{ "secretRef": { "name": "postgres" } }] },
+        });
+        sample::apply_all(&world.client, &[theirs]).await?;
+        let spec = json!({ "image": "other", "envFrom": [{ "secretRef": { "name": "postgres" } }] });
+        let said = said_to_author(world, "replace", spec).await?;
+        ensure!(said.contains("names a Secret"), "an update that keeps the reference: {said:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_reaches_beyond_the_namespace_cannot_be_written() {
+    world::run("reach", async |world| {
+        for (volume, message) in [
+            (json!({ "name": "host", "hostPath": { "path": "/" } }), "unknown field"),
+            (json!({ "name": "data", "emptyDir": {} }), "other than data and tmp"),
+            (json!({ "name": "none" }), "write exactly one of configMap"),
+            (
+                json!({ "name": "token", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } }),
+                "unknown field",
+            ),
+        ] {
+            let app = world.app(json!({ "workload": { "volumes": [volume] } }));
+            let file = tempfile::NamedTempFile::new().context("make a file")?;
+            std::fs::write(file.path(), app.to_string()).context("write the manifest")?;
+            let path = file.path().to_str().context("a path that is text")?;
+            let said = world.kubectl(&["create", "--dry-run=server", "--filename", path]).await;
+            let said = said.err().map(|error| format!("{error:#}")).unwrap_or_default();
+            ensure!(said.contains(message), "{volume} should be refused with {message:?}, but: {said:?}");
+        }
+        for (spec, message) in [
+            (
+                json!({ "workload": { "strategy": { "maxSurge": 0, "maxUnavailable": "0%" } } }),
+                "raise maxSurge",
+            ),
+            (json!({ "workload": { "strategy": { "maxSurge": "1.5" } } }), "spec.workload.strategy.maxSurge"),
+            (
+                json!({ "workload": { "drain": { "sleepSeconds": 10, "graceSeconds": 20 } } }),
+                "at least sleepSeconds + 25",
+            ),
+            (
+                json!({ "image": "any", "workload": { "drain": { "sleepSeconds": 20, "graceSeconds": 20 } } }),
+                "above sleepSeconds",
+            ),
+            (json!({ "workload": { "automountServiceAccountToken": true } }), "name the account"),
+            (json!({ "workload": { "labels": { "plimsoll.dev/app": "x" } } }), "rename the label"),
+            (
+                json!({ "workload": { "volumeMounts": [{ "name": "v", "mountPath": "/x" }] } }),
+                "write under volumes",
+            ),
+            (json!({ "disruptionBudget": { "maxUnavailable": 0 } }), "spec.disruptionBudget.maxUnavailable"),
+            (
+                json!({ "disruptionBudget": { "maxUnavailable": "0%" } }),
+                "spec.disruptionBudget.maxUnavailable",
+            ),
+            (json!({ "envFrom": [{ "prefix": "A" }] }), "exactly one of configMapRef"),
+            (json!({ "probes": { "readiness": { "periodSeconds": 1 } } }), "write what is asked"),
+            (
+                json!({ "probes": { "readiness": { "exec": { "command": ["a"] }, "tcpSocket": {} } } }),
+                "at most one of httpGet",
+            ),
+            (
+                json!({ "probes": { "readiness": { "tcpSocket": { "port": "other" } } } }),
+                "spec.probes.readiness.tcpSocket.port",
+            ),
+        ] {
+            let error = sample::apply_all(&world.client, &[world.app(spec.clone())]).await.err();
+            let said = error.map(|error| format!("{error:#}")).unwrap_or_default();
+            ensure!(said.contains(message), "{spec} should be refused with {message:?}, but: {said:?}");
+        }
+        Ok(())
+    });
+}
