@@ -297,10 +297,10 @@ impl Elector {
             self.shard_of(lease).is_some() && Record::of(lease).holder.as_deref() == Some(&self.identity)
         };
         let leases = self.api.list(&ListParams::default()).await?.items.into_iter().filter(ours);
-        let releases = leases.map(|lease| async move {
+        let writes = leases.map(|lease| async move {
             self.write(&lease::released(lease, Timestamp::now()), false).await.map(drop)
         });
-        let released = future::join_all(releases.collect::<Vec<_>>()).await;
+        let released = future::join_all(writes.collect::<Vec<_>>()).await;
         self.led.send_replace(Led::new());
         info!(leases = released.len(), "leadership released");
         released.into_iter().collect()

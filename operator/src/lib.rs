@@ -145,7 +145,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             anyhow::ensure!(held, "leadership is lost; ending so that nothing is written by two processes");
         }
         () = &mut controller => anyhow::bail!("the controller ended by itself"),
-        served = &mut external_metrics => served.context("external metrics")?,
+        ended = &mut external_metrics => ended.context("external metrics")?,
     }
 
     stop.cancel();

@@ -137,7 +137,7 @@ mod tests {
 
     const USER: &str = "system:serviceaccount:plimsoll-system:plimsoll-operator";
 
-    fn event(user: &str, verb: &str, object: Value, code: u16, decision: &str) -> String {
+    fn event(user: &str, verb: &str, object: &Value, code: u16, decision: &str) -> String {
         json!({
             "kind": "Event", "stage": "ResponseComplete", "verb": verb, "user": { "username": user },
             "objectRef": object, "responseStatus": { "code": code },
@@ -153,13 +153,13 @@ mod tests {
         let pods = json!({ "resource": "pods" });
         let secret = json!({ "resource": "secrets", "namespace": "shop", "name": "other" });
         [
-            event(USER, "patch", deployment.clone(), 201, "allow"),
-            event(USER, "patch", status, 200, "allow"),
-            event(USER, "watch", pods, 200, "allow"),
-            event(USER, "delete", secret.clone(), 403, "forbid"),
+            event(USER, "patch", &deployment, 201, "allow"),
+            event(USER, "patch", &status, 200, "allow"),
+            event(USER, "watch", &pods, 200, "allow"),
+            event(USER, "delete", &secret, 403, "forbid"),
             // Refused by admission, as in a namespace that is ending.
-            event(USER, "create", secret, 403, "allow"),
-            event("somebody", "delete", deployment, 200, "allow"),
+            event(USER, "create", &secret, 403, "allow"),
+            event("somebody", "delete", &deployment, 200, "allow"),
             "{ half a line".into(),
         ]
         .join("\n")

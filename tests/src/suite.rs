@@ -74,9 +74,9 @@ async fn fast() -> Result<()> {
 async fn end_to_end(lock: &cluster::Lock, filter: &str) -> Result<()> {
     let list = ["test", "--workspace", "--test", "e2e", "--locked", "--", "--list", filter];
     let listed = crate::command::run(&mut cargo(&list), LIMIT).await?;
-    let (last, first): (Vec<&str>, Vec<&str>) =
+    let (at_last, before): (Vec<&str>, Vec<&str>) =
         listed.lines().filter(|line| line.ends_with(": test")).partition(|line| line.starts_with(LAST));
-    if last.is_empty() && first.is_empty() {
+    if at_last.is_empty() && before.is_empty() {
         bail!("no end-to-end test has {filter:?} in its name");
     }
     tools::HELM_3.ensure().await?;
@@ -96,10 +96,10 @@ async fn end_to_end(lock: &cluster::Lock, filter: &str) -> Result<()> {
         test.env(images::VARIABLE, serde_json::to_string(&images)?);
         shown(what, test).await
     };
-    if !first.is_empty() {
+    if !before.is_empty() {
         run("end-to-end tests", &["--skip", LAST, filter]).await?;
     }
-    if !last.is_empty() {
+    if !at_last.is_empty() {
         run("audit of what the end-to-end tests have left", &[LAST]).await?;
     }
     Ok(())

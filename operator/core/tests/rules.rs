@@ -584,7 +584,7 @@ fn a_missing_secret_after_a_restart_keeps_the_template_and_still_scales() {
     let plan = plan_for(&deployment);
     assert_eq!(kinds(&plan.steps), [ChildKind::Service, ChildKind::DisruptionBudget, ChildKind::Replicas]);
     assert_eq!(plan.decision.to, 5);
-    assert!(matches!(&plan.steps[1], Step::Scale { after_template: false, live: true, .. }));
+    assert!(matches!(&plan.steps[2], Step::Scale { after_template: false, live: true, .. }));
 }
 
 #[test]

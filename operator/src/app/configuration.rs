@@ -127,9 +127,9 @@ fn feed(
     add(name.as_bytes());
     let Some((metadata, contents)) = found else { return add(b"absent") };
     add(metadata.uid.as_deref().unwrap_or_default().as_bytes());
-    let used =
+    let counts =
         |key: &String| use_.whole || use_.required_keys.contains(key) || use_.optional_keys.contains(key);
-    for (key, value) in contents.iter().filter(|(key, _)| used(key)) {
+    for (key, value) in contents.iter().filter(|(key, _)| counts(key)) {
         add(key.as_bytes());
         add(value);
     }

@@ -40,11 +40,6 @@ const EARLY: f64 = 0.9;
 /// [`Error::Read`] if the API server fails. A pod that cannot be asked is no error, nor is a Secret that cannot be read:
 /// the replicas need none.
 pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) -> Result<Input, Error> {
-    let (name, cache) = (name_of(app), cache_name(app));
-    let cache_managed = matches!(app.spec.cache.kind(), CacheKind::Managed(_));
-    let target = app.spec.attached_to();
-    let own = target.is_none();
-    let stores = &ctx.stores;
     let (secrets, secrets_unread) = match secrets(ctx, app, working.secrets.as_ref()).await {
         Ok(secrets) => (Some(secrets), None),
         Err(error) => {
@@ -56,13 +51,64 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
         }
     };
     let configuration = configuration::read(ctx, app, &mut working.configuration).await;
-    let memory = &working.memory;
+    let observed = Observed {
+        missing_secret_keys: secrets.as_ref().map_or_else(Vec::new, |secrets| secrets.missing.clone()),
+        secrets_unread,
+        configuration,
+        ..children(ctx, app, &working.memory, secrets.as_ref()).await?
+    };
+    working.secrets = secrets;
+    let app = match &observed.deployment {
+        Child::Attached(deployment) => &with_resources_of(app.clone(), deployment),
+        _ => app,
+    };
+
+    let due = until_next_scrape(app, working) <= period(app).mul_f64(1.0 - EARLY);
+    let mut scrape = None;
+    if due {
+        // Set even if there is nothing to ask yet: it is the rhythm of the object.
+        working.scraped_at = Some(Instant::now());
+        let targets = match &observed.deployment {
+            Child::Owned(_) => Some(pods_of(app, &ctx.stores.pods)),
+            Child::Attached(deployment) => Some(attached::pods(ctx, app, deployment).await?),
+            Child::Absent | Child::Foreign => None,
+        };
+        if let Some(targets) = targets {
+            scrape = self::scrape(ctx, app, &targets, working).await;
+        }
+    }
+    let cache_managed = matches!(app.spec.cache.kind(), CacheKind::Managed(_));
+    let without_secret = cache_managed && matches!(observed.cache_secret, Child::Absent);
+    Ok(Input {
+        now: Timestamp::now(),
+        cache: cache_question::last_said(app, working, &ctx.cache_questions),
+        app: app.clone(),
+        settings: ctx.settings.clone(),
+        observed,
+        scrape,
+        memory: working.memory.clone(),
+        fresh_credentials: cache_credentials::fresh(app, without_secret),
+    })
+}
+
+/// The children as they are, and who else scales.
+async fn children(
+    ctx: &Context,
+    app: &ApiDeployment,
+    memory: &Memory,
+    secrets: Option<&Secrets>,
+) -> Result<Observed, Error> {
+    let (name, cache) = (name_of(app), cache_name(app));
+    let cache_managed = matches!(app.spec.cache.kind(), CacheKind::Managed(_));
+    let target = app.spec.attached_to();
+    let own = target.is_none();
     let policy_wanted = own && app.spec.network_policy.is_some();
+    let stores = &ctx.stores;
     let deployment = match target {
         Some(target) => attached::deployment(ctx, app, target).await?,
         None => child(ctx, app, &stores.deployments, memory, ChildKind::Deployment, name, true).await?,
     };
-    let observed = Observed {
+    Ok(Observed {
         disruption_budget: child(
             ctx,
             app,
@@ -93,7 +139,6 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
             policy_wanted && cache_managed,
         )
         .await?,
-        configuration,
         deployment,
         rivals: rivals::of(app, stores),
         service: child(ctx, app, &stores.services, memory, ChildKind::Service, name, own).await?,
@@ -117,40 +162,8 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
             cache_managed,
         )
         .await?,
-        cache_secret: secrets.as_ref().map_or(Child::Absent, |secrets| secrets.cache.clone()),
-        missing_secret_keys: secrets.as_ref().map_or_else(Vec::new, |secrets| secrets.missing.clone()),
-        secrets_unread,
-    };
-    working.secrets = secrets;
-    let app = match &observed.deployment {
-        Child::Attached(deployment) => &with_resources_of(app.clone(), deployment),
-        _ => app,
-    };
-
-    let due = until_next_scrape(app, working) <= period(app).mul_f64(1.0 - EARLY);
-    let mut scrape = None;
-    if due {
-        // Set even if there is nothing to ask yet: it is the rhythm of the object.
-        working.scraped_at = Some(Instant::now());
-        let targets = match &observed.deployment {
-            Child::Owned(_) => Some(pods_of(app, &stores.pods)),
-            Child::Attached(deployment) => Some(attached::pods(ctx, app, deployment).await?),
-            Child::Absent | Child::Foreign => None,
-        };
-        if let Some(targets) = targets {
-            scrape = self::scrape(ctx, app, &targets, working).await;
-        }
-    }
-    let without_secret = cache_managed && matches!(observed.cache_secret, Child::Absent);
-    Ok(Input {
-        now: Timestamp::now(),
-        cache: cache_question::last_said(app, working, &ctx.cache_questions),
-        app: app.clone(),
-        settings: ctx.settings.clone(),
-        observed,
-        scrape,
-        memory: working.memory.clone(),
-        fresh_credentials: cache_credentials::fresh(app, without_secret),
+        cache_secret: secrets.map_or(Child::Absent, |secrets| secrets.cache.clone()),
+        ..Observed::default()
     })
 }
 

@@ -16,7 +16,7 @@ use super::target::Target;
 
 /// For so long a pod that has become ready need not be known: a Prometheus has to find it and to scrape it, and requests
 /// with the labels that count have to reach it.
-const AWAITED: Duration = Duration::from_secs(60);
+const AWAITED: Duration = Duration::from_mins(1);
 /// After so long a round counts although some pod has nothing new.
 const PATIENCE: Duration = Duration::from_secs(75);
 

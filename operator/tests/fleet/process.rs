@@ -102,8 +102,8 @@ async fn sigterm_ends_it_well_and_releases_the_lease() {
     let operator = Operator::start(&server, &[]).await;
     leads(&server).await;
     assert_eq!(holder(&server).as_deref(), Some("operator-a"));
-    let live = operator.get("/livez").await;
-    assert!(live.starts_with("HTTP/1.1 200"), "{live}");
+    let alive = operator.get("/livez").await;
+    assert!(alive.starts_with("HTTP/1.1 200"), "{alive}");
     let metrics = operator.get("/metrics").await;
     assert!(metrics.contains("plimsoll_operator_leader{shard=\"0\"} 1"), "{metrics}");
     for kind in ["ApiDeployment", "Deployment", "Service", "Pod"] {

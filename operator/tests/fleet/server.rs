@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::{BodyExt as _, Collected, StreamBody};
 use hyper::body::Frame;
 use kube::Client;
 use kube::client::Body;
@@ -63,7 +63,7 @@ impl Server {
             let server = server.clone();
             async move {
                 let (parts, body) = request.into_parts();
-                let body = body.collect().await.map_or_else(|_| Bytes::new(), |body| body.to_bytes());
+                let body = body.collect().await.map_or_else(|_| Bytes::new(), Collected::to_bytes);
                 let (code, pieces) = server.answer(&parts.method, &parts.uri, &body).await;
                 let body = StreamBody::new(pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece))));
                 Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
@@ -79,7 +79,7 @@ impl Server {
             let server = server.clone();
             async move {
                 let (parts, body) = request.into_parts();
-                let body = body.collect().await.map_or_else(|_| Bytes::new(), |body| body.to_bytes());
+                let body = body.collect().await.map_or_else(|_| Bytes::new(), Collected::to_bytes);
                 let (code, pieces) = server.answer(&parts.method, &parts.uri, &body).await;
                 let body = axum::body::Body::from_stream(pieces.map(Ok::<_, Infallible>));
                 Response::builder()

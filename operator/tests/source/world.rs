@@ -1,6 +1,7 @@
 //! Some pods, and one of the two sources that reads them.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -149,9 +150,8 @@ pub fn exposition(series: &[(&str, &str, [&str; 3])]) -> String {
     let mut text = "# TYPE http_request_duration_seconds histogram\n".to_owned();
     for (handler, code, counts) in series {
         for (edge, count) in ["0.1", "0.25", "+Inf"].iter().zip(counts) {
-            text += &format!(
-                "http_request_duration_seconds_bucket{{handler=\"{handler}\",code=\"{code}\",le=\"{edge}\"}} {count}\n"
-            );
+            let labels = format!("handler=\"{handler}\",code=\"{code}\",le=\"{edge}\"");
+            writeln!(text, "http_request_duration_seconds_bucket{{{labels}}} {count}").unwrap();
         }
     }
     text

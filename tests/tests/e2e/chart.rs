@@ -47,7 +47,7 @@ async fn outlived(world: &World, family: Family) -> Result<()> {
     world.until_ready_replicas(2, SOON).await?;
     let helm = Helm { program: family.ensure().await?.join("helm"), folder: tempfile::tempdir()? };
     let result = life(world, &helm).await;
-    let restored = chart::install_shared(&Access::local(), &world.images).await;
+    let restored = chart::install_shared(&Access::local(), &world.images, json!({})).await;
     result?;
     restored.context("give the other tests their operator back")
 }

@@ -88,12 +88,19 @@ fn a_full_spec_runs_under_the_restricted_profile_and_a_changed_config_map_rolls_
                 Ok(now.len() == 2 && now.iter().all(|hash| hash.is_some() && *hash != before[0]))
             })
             .await?;
-        world.patch(json!({ "networkPolicy": Value::Null, "disruptionBudget": { "disabled": {} } })).await?;
+        let off = json!({
+            "networkPolicy": Value::Null, "disruptionBudget": { "disabled": {} },
+            "cache": { "managed": Value::Null, "disabled": {} },
+        });
+        world.patch(off).await?;
         world
             .eventually(SOON, "what is switched off is gone", async || {
-                let left =
-                    world.kubectl(&["get", "networkpolicies,poddisruptionbudgets", "-o", "name"]).await?;
-                Ok(left.trim().is_empty())
+                let kinds = "networkpolicies,poddisruptionbudgets";
+                let guards = world.kubectl(&["get", kinds, "-o", "name"]).await?;
+                let cache = "app.kubernetes.io/component=cache";
+                let cache =
+                    world.kubectl(&["get", "deployments,services", "-l", cache, "-o", "name"]).await?;
+                Ok(guards.trim().is_empty() && cache.trim().is_empty())
             })
             .await
     });

@@ -85,12 +85,12 @@ impl Client {
     /// When there is no answer, within the limits. A refusal is an answer.
     pub async fn query_range(&self, query: &str, range: Range) -> Result<Response> {
         let response = fetch(&self.peer, self.request(query, range)?, self.limits).await;
-        response.map_err(|error| self.with_hint(error)).with_context(|| format!("ask {}", self.server))
+        response.map_err(|error| self.with_hint(&error)).with_context(|| format!("ask {}", self.server))
     }
 
     /// With what to do.
-    fn with_hint(&self, error: FetchError) -> anyhow::Error {
-        let hint = match &error {
+    fn with_hint(&self, error: &FetchError) -> anyhow::Error {
+        let hint = match error {
             FetchError::ConnectTimeout(_) | FetchError::Connect(_) => {
                 let Peer { host, port, .. } = &self.peer;
                 format!(
@@ -105,7 +105,7 @@ impl Client {
             }
             FetchError::Tls(_) | FetchError::NotHttp(_) | FetchError::Broken(_) => error.to_string(),
         };
-        match std::error::Error::source(&error).map(ToString::to_string) {
+        match std::error::Error::source(error).map(ToString::to_string) {
             Some(cause) => anyhow!(cause).context(hint),
             None => anyhow!(hint),
         }
