@@ -215,7 +215,7 @@ async fn follow(shared: Arc<Shared>, sentinels: Sentinels) {
                 known = Some((host, port));
             }
             Err(error) => {
-                tracing::error!(error = error.category(), "prepare the connection to Redis' primary")
+                tracing::error!(error = error.category(), "prepare the connection to Redis' primary");
             }
         }
     }

@@ -15,7 +15,7 @@ const ANSWER_MAX: Duration = Duration::from_millis(500);
 
 /// Address of the primary, as the first sentinel that answers tells it; none while none does.
 pub(super) async fn primary(sentinels: &Sentinels) -> Option<(String, u16)> {
-    for sentinel in &sentinels.sentinels {
+    for sentinel in &sentinels.clients {
         if let Ok(Ok(Some(address))) = timeout(ANSWER_MAX, ask(sentinel, &sentinels.name)).await {
             return Some(address);
         }

@@ -43,7 +43,7 @@ pub enum Target {
 #[derive(Clone)]
 pub struct Sentinels {
     /// The sentinels.
-    pub(super) sentinels: Vec<Client>,
+    pub(super) clients: Vec<Client>,
     /// The name under which they watch the primary.
     pub(super) name: String,
     /// As whom the primary is asked.
@@ -96,7 +96,7 @@ impl Target {
                 let sentinel = query.split('&').find_map(|part| part.strip_prefix("sentinel="));
                 let primary = at(user, "primary").into_connection_info().map_err(TargetError::Client)?;
                 Ok(Self::Sentinel(Sentinels {
-                    sentinels: nodes(sentinel.unwrap_or_default(), SENTINEL_PORT)?,
+                    clients: nodes(sentinel.unwrap_or_default(), SENTINEL_PORT)?,
                     name: name.to_owned(),
                     user: primary.redis_settings().clone(),
                     encrypted: scheme == "rediss",
@@ -175,9 +175,9 @@ mod tests {
     fn sentinels_have_a_name_and_users_apart_from_the_primarys() {
         let url = "redis+sentinel://app:secret@a:1,b,[::1]:3/posts?sentinel=watch:other";
         let Ok(Target::Sentinel(target)) = Target::parse(url, None) else { panic!("no sentinels") };
-        assert_eq!(addresses(&target.sentinels), ["a:1", "b:26379", "::1:3"]);
+        assert_eq!(addresses(&target.clients), ["a:1", "b:26379", "::1:3"]);
         assert_eq!((target.name.as_str(), target.user.username()), ("posts", Some("app")));
-        let sentinel = target.sentinels[0].get_connection_info().redis_settings();
+        let sentinel = target.clients[0].get_connection_info().redis_settings();
         assert_eq!((sentinel.username(), sentinel.password()), (Some("watch"), Some("other")));
     }
 

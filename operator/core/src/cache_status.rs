@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn rates_have_two_digits() {
-        let texts = [0.0, 0.04, 0.11, 3.14, 12.6, 1234.0].map(rate_text);
+        let texts = [0.0, 0.04, 0.11, 3.12, 12.6, 1234.0].map(rate_text);
         assert_eq!(texts, ["0", "0", "0.1", "3.1", "13", "1200"]);
     }
 

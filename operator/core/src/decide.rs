@@ -9,7 +9,7 @@ use plimsoll_crds::CacheKind;
 use crate::attach;
 use crate::attainment::Attainment;
 use crate::build::hash_of;
-use crate::conflict;
+use crate::conflict::{self, Conflict};
 use crate::database::{self, Connections};
 use crate::engine::{self, Engine, Observation};
 use crate::hands::by_hand;
@@ -39,10 +39,7 @@ pub fn decide(input: &Input) -> Plan {
         Ok(read) => read,
         Err(message) => return invalid(input, memory, current, message),
     };
-    memory.cache.keep(input.scrape.as_ref(), input.cache.as_ref());
-    if let Some(scrape) = &input.scrape {
-        memory.database_connections_max = database::server_max(scrape, memory.database_connections_max);
-    }
+    keep_shared(input, &mut memory);
     let connections = Connections::of(&input.app.spec, memory.database_connections_max);
     let bounds = database::cut(Bounds::of(&input.app.spec), connections, current);
     policy.max = policy.max.min(bounds.max.unsigned_abs());
@@ -73,9 +70,7 @@ pub fn decide(input: &Input) -> Plan {
     let mut verdict = replicas(input, &situation, decided.as_ref(), &policy, &mut memory);
     let recommended = by_hand(input, &policy, &memory, current, &mut verdict);
     if let Some(conflict) = conflict.as_ref().filter(|conflict| conflict.yields && verdict.to != current) {
-        verdict.message =
-            format!("{}; {} replicas are recommended: {}", conflict.message, verdict.to, verdict.message);
-        (verdict.to, verdict.reason) = (current, Reason::ScalerConflict);
+        yield_to(conflict, current, &mut verdict);
     }
     let managed = matches!(input.app.spec.cache.kind(), CacheKind::Managed(_));
     let effect = memory.cache.effect(input.now).filter(|_| managed);
@@ -91,13 +86,8 @@ pub fn decide(input: &Input) -> Plan {
     let (steps, mut failures) = without_paused(wanted, &mut memory, input);
     failures.extend(input.observed.secrets_unread.clone());
     failures.extend(input.observed.configuration.unread.clone());
-    // What stands in the way of a change must not be announced as one.
     if !steps.iter().any(|step| matches!(step, Step::Scale { .. } | Step::CreateDeployment { .. })) {
-        verdict.to = current;
-        if deployment.is_none() && target.is_none() {
-            verdict.reason = Reason::PodsStarting;
-            verdict.message = "the Deployment cannot be made; see the condition Ready".into();
-        }
+        hold(current, deployment.is_none() && target.is_none(), &mut verdict);
     }
     if decided.is_some() {
         memory.last_recommended = Some(recommended);
@@ -126,10 +116,7 @@ pub fn decide(input: &Input) -> Plan {
         cache: effect,
         connections,
         latency_seconds: latency(&memory),
-        attainment: input.scrape.as_ref().map(|scrape| {
-            let window = memory.recent.over(STATUS_SECONDS);
-            Attainment::of(targets, scrape, memory.engine.round(), &window)
-        }),
+        attainment: input.scrape.as_ref().map(|scrape| attainment(targets, scrape, &memory)),
         learned: memory.engine.learned(&settings),
         writes: !steps.is_empty(),
     };
@@ -144,6 +131,36 @@ pub fn decide(input: &Input) -> Plan {
         engine: decided.map(Box::new),
     };
     Plan { steps, decision, findings, memory }
+}
+
+/// What the round did to the promise.
+fn attainment(targets: Targets, scrape: &Scrape, memory: &Memory) -> Attainment {
+    let window = memory.recent.over(STATUS_SECONDS);
+    Attainment::of(targets, scrape, memory.engine.round(), &window)
+}
+
+/// Keeps what was read of what the replicas share.
+fn keep_shared(input: &Input, memory: &mut Memory) {
+    memory.cache.keep(input.scrape.as_ref(), input.cache.as_ref());
+    if let Some(scrape) = &input.scrape {
+        memory.database_connections_max = database::server_max(scrape, memory.database_connections_max);
+    }
+}
+
+/// Leaves the replicas to somebody else, and recommends the number.
+fn yield_to(conflict: &Conflict, current: i32, verdict: &mut Verdict) {
+    verdict.message =
+        format!("{}; {} replicas are recommended: {}", conflict.message, verdict.to, verdict.message);
+    (verdict.to, verdict.reason) = (current, Reason::ScalerConflict);
+}
+
+/// What stands in the way of a change must not be announced as one.
+fn hold(current: i32, unmade: bool, verdict: &mut Verdict) {
+    verdict.to = current;
+    if unmade {
+        verdict.reason = Reason::PodsStarting;
+        verdict.message = "the Deployment cannot be made; see the condition Ready".into();
+    }
 }
 
 /// What the engine is shown. The template is the one that runs: the one that is wanted may have to wait, for a Secret or
