@@ -77,13 +77,12 @@ fn children_are_as_committed() {
     } } }));
     let yaml = |value: &serde_json::Value| serde_yaml::to_string(value).unwrap();
     let of = |object: serde_json::Result<serde_json::Value>| yaml(&object.unwrap());
+    let api = |app| of(serde_json::to_value(build::deployment(app, &settings(), "r1")));
+    let redis = |app, cache| of(serde_json::to_value(build::cache_deployment(app, cache, &settings(), "r1")));
     let children = [
-        ("deployment.yaml", of(serde_json::to_value(build::deployment(&bundled, &settings(), "r1")))),
-        (
-            "deployment-foreign-image.yaml",
-            of(serde_json::to_value(build::deployment(&foreign, &settings(), "r1"))),
-        ),
-        ("deployment-full.yaml", of(serde_json::to_value(build::deployment(&full, &settings(), "r1")))),
+        ("deployment.yaml", api(&bundled)),
+        ("deployment-foreign-image.yaml", api(&foreign)),
+        ("deployment-full.yaml", api(&full)),
         ("disruption-budget.yaml", of(serde_json::to_value(build::disruption_budget(&full).unwrap()))),
         ("network-policy.yaml", of(serde_json::to_value(build::network_policy(&full, &settings()).unwrap()))),
         (
@@ -91,22 +90,10 @@ fn children_are_as_committed() {
             of(serde_json::to_value(build::cache_network_policy(&full, &settings()).unwrap())),
         ),
         ("service.yaml", of(serde_json::to_value(build::service(&bundled)))),
-        (
-            "cache-deployment.yaml",
-            of(serde_json::to_value(build::cache_deployment(&bundled, cache, &settings(), "r1"))),
-        ),
-        (
-            "cache-deployment-options.yaml",
-            of(serde_json::to_value(build::cache_deployment(&options, with_options, &settings(), "r1"))),
-        ),
-        (
-            "deployment-cache-options.yaml",
-            of(serde_json::to_value(build::deployment(&options, &settings(), "r1"))),
-        ),
-        (
-            "deployment-external-cache.yaml",
-            of(serde_json::to_value(build::deployment(&elsewhere, &settings(), "r1"))),
-        ),
+        ("cache-deployment.yaml", redis(&bundled, cache)),
+        ("cache-deployment-options.yaml", redis(&options, with_options)),
+        ("deployment-cache-options.yaml", api(&options)),
+        ("deployment-external-cache.yaml", api(&elsewhere)),
         ("cache-service.yaml", of(serde_json::to_value(build::cache_service(&bundled)))),
         ("cache-secret.yaml", of(serde_json::to_value(build::cache_secret(&bundled, &credentials())))),
     ];

@@ -201,8 +201,8 @@ fn noise_of_the_cache_is_no_news() {
         (0, counted(0.0, 0.0), Some(reading(0, 0, 42))),
         (30, counted(885.0, 115.0), Some(reading(30, 300, 42))),
     ];
-    let noisy = status_of(&app, &decided(&app, &observed, &noise));
-    assert_eq!(noisy.cache, stored.cache);
+    let unmoved = status_of(&app, &decided(&app, &observed, &noise));
+    assert_eq!(unmoved.cache, stored.cache);
     let news = [
         (0, counted(0.0, 0.0), Some(reading(0, 0, 20))),
         (30, counted(700.0, 300.0), Some(reading(30, 0, 20))),

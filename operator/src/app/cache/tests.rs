@@ -227,14 +227,14 @@ async fn with_certificates_of_its_own_it_is_trusted_and_others_are_not() {
 #[tokio::test]
 async fn nobody_waits_for_a_cache_that_does_not_answer() {
     let app = app(&json!({}));
-    let mut working = Working::default();
-    working.secrets = Some(crate::state::Secrets {
+    let secrets = crate::state::Secrets {
         read_at: Instant::now(),
         generation: None,
         cache: plimsoll_core::input::Child::Absent,
         cache_login: Some(CacheLogin { password: "any".into(), authority: None }),
         missing: Vec::new(),
-    });
+    };
+    let mut working = Working { secrets: Some(secrets), ..Working::default() };
     let turns = Arc::new(Semaphore::new(1));
     let began = Instant::now();
     for _ in 0..100 {
