@@ -9,7 +9,9 @@ use crate::{
     duration::{self, DurationError},
     limits,
     overload::Patience,
-    rate_limit, server, store,
+    rate_limit,
+    redis_link::{Target, TargetError},
+    server, store,
     telemetry::LogFormat,
 };
 
@@ -51,9 +53,14 @@ pub struct Config {
     #[arg(long, env = "PLIMSOLL_DATABASE_QUEUE", default_value = "1024")]
     pub database_queue: NonZero<usize>,
 
-    /// The cache: `redis://...`; empty or absent means none.
+    /// The cache: `redis://...` or `rediss://...` (encrypted), `redis+sentinel://USER@HOST,HOST/NAME?sentinel=USER` or
+    /// `redis+cluster://USER@HOST,HOST`, each USER as `name:password`; empty or absent means none.
     #[arg(long, env = "PLIMSOLL_CACHE_URL", default_value = "", hide_env_values = true)]
     pub cache_url: Secret,
+
+    /// A file with the certificate, as PEM, of the authority that signed the cache's own. Absent: those that the system trusts.
+    #[arg(long, env = "PLIMSOLL_CACHE_CA", value_name = "FILE")]
+    pub cache_ca: Option<PathBuf>,
 
     /// How much of posts and pages to keep in this process, in bytes; 0 keeps none.
     #[arg(long, env = "PLIMSOLL_CACHE_LOCAL_BYTES", default_value = "16777216")]
@@ -152,15 +159,20 @@ impl Config {
         Ok(Database::Postgres(Box::new(config)))
     }
 
-    /// The cache's client, or none. Does not connect.
+    /// Where the cache is, or none. Does not connect.
     ///
     /// # Errors
-    /// [`ConfigError::CacheUrl`] when the URL cannot be read.
-    pub fn cache(&self) -> Result<Option<redis::Client>, ConfigError> {
-        match self.cache_url.reveal() {
-            "" => Ok(None),
-            url => redis::Client::open(url).map(Some).map_err(ConfigError::CacheUrl),
+    /// [`ConfigError::CacheUrl`] when the URL cannot be read, [`ConfigError::CacheCa`] when the certificate cannot.
+    pub fn cache(&self) -> Result<Option<Target>, ConfigError> {
+        let url = self.cache_url.reveal();
+        if url.is_empty() {
+            return Ok(None);
         }
+        let authority =
+            self.cache_ca.as_ref().map(std::fs::read).transpose().map_err(ConfigError::CacheCa)?;
+        // The one provider of cryptography that is here; whoever was first has set the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Target::parse(url, authority.as_deref()).map(Some).map_err(ConfigError::CacheUrl)
     }
 
     /// How long a request may wait in a queue that stands.
@@ -225,8 +237,11 @@ pub enum ConfigError {
     #[error("PLIMSOLL_DATABASE_URL is not a postgres:// URL")]
     PostgresUrl(#[source] tokio_postgres::Error),
     /// The cache's URL cannot be read.
-    #[error("PLIMSOLL_CACHE_URL is not a redis:// URL")]
-    CacheUrl(#[source] redis::RedisError),
+    #[error("read PLIMSOLL_CACHE_URL")]
+    CacheUrl(#[source] TargetError),
+    /// The certificate of the cache's authority cannot be read.
+    #[error("read PLIMSOLL_CACHE_CA")]
+    CacheCa(#[source] std::io::Error),
     /// Tokens cannot be checked with these settings.
     #[error(transparent)]
     Auth(#[from] auth::AuthError),

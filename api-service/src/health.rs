@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{Json, extract::State, http::StatusCode};
@@ -26,6 +26,9 @@ const PING_PERIOD: Duration = Duration::from_secs(1);
 
 /// Failed pings in a row before the service is not ready: one may be a connection that the server ended.
 const PING_FAILURES_MAX: u32 = 2;
+
+/// How often its server is asked how many connections it takes.
+const SERVER_PERIOD: Duration = Duration::from_secs(30);
 
 /// What is known of the database.
 #[derive(Debug, Default)]
@@ -113,7 +116,13 @@ pub async fn watch_database(state: Arc<AppState>) {
         return;
     }
     let mut failures = 0;
+    let mut measured = None;
     loop {
+        if failures == 0 && measured.is_none_or(|at: Instant| at.elapsed() >= SERVER_PERIOD) {
+            measured = Some(Instant::now());
+            // What could not be asked stays as it was; whether the database answers is for the ping to say.
+            let _ = store.measure_server(&state.metrics.database).await;
+        }
         tokio::time::sleep(PING_PERIOD).await;
         failures = match store.ping().await {
             Ok(()) => 0,

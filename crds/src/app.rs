@@ -7,6 +7,8 @@ use schemars::Schema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::cache::Cache;
+use crate::database::Database;
 use crate::environment::{EnvFrom, ImagePullSecret};
 use crate::metrics::Metrics;
 use crate::percentile::Percentile;
@@ -243,76 +245,9 @@ pub struct Replicas {
     pub pinned: Option<i32>,
 }
 
-/// Cache of the API. Exactly one field is set.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.managed), has(self.external), has(self.disabled)].filter(x, x).size() == 1")
-    .message("write exactly one of cache.managed, cache.external and cache.disabled; to choose another than the stored one, set the stored one to null"))]
-pub struct Cache {
-    /// A Redis of this API's own, run by the operator.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub managed: Option<ManagedCache>,
-    /// A Redis that somebody else runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external: Option<ExternalCache>,
-    /// No cache: every read goes to the database.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disabled: Option<Disabled>,
-}
-
-/// A Redis of this API's own. It holds nothing that the database does not.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct ManagedCache {
-    /// Memory limit of the Redis container; Redis evicts the least recently used keys at 75 % of it.
-    #[serde(default = "default_cache_memory")]
-    #[x_kube(validation = Rule::new("type(self) == string ? (isQuantity(self) && !quantity(self).isLessThan(quantity('16Mi')) && !quantity(self).isGreaterThan(quantity('1Ti'))) : (int(self) >= 16777216 && int(self) <= 1099511627776)")
-        .message("write a quantity of memory from 16Mi to 1Ti, such as 64Mi"))]
-    pub memory: Quantity,
-
-    /// Image of Redis 7 or newer, or a compatible engine. Absent: the operator's default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
-    pub image: Option<String>,
-}
-
-/// A Redis that somebody else runs.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct ExternalCache {
-    /// Where its URL is: `redis://user:password@host:6379`.
-    pub url_from: UrlSource,
-}
-
 /// Chosen by being present.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Disabled {}
-
-/// Database of the bundled API. Exactly one field is set.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.embedded), has(self.external)].filter(x, x).size() == 1")
-    .message("write exactly one of database.embedded and database.external"))]
-pub struct Database {
-    /// SQLite inside the pod: one replica only, and its data ends with the pod.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub embedded: Option<Embedded>,
-    /// A PostgreSQL that all replicas share.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external: Option<ExternalDatabase>,
-}
-
-/// Chosen by being present.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Embedded {}
-
-/// A PostgreSQL that all replicas share.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct ExternalDatabase {
-    /// Where its URL is: `postgres://user:password@host:5432/name`.
-    pub url_from: UrlSource,
-}
 
 /// Where a URL with credentials is read from.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -334,28 +269,6 @@ pub struct SecretKeySelector {
     pub key: String,
 }
 
-/// The cache that is in force.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum CacheKind<'a> {
-    /// A Redis run by the operator.
-    Managed(&'a ManagedCache),
-    /// Somebody else's Redis.
-    External(&'a ExternalCache),
-    /// None.
-    Disabled,
-}
-
-/// The database that is in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DatabaseKind<'a> {
-    /// SQLite inside each pod, so that two replicas would hold different data.
-    Embedded,
-    /// A database that all replicas share.
-    External(&'a ExternalDatabase),
-    /// The image is not the bundled one and no database was named: how it keeps data is its own affair.
-    Unknown,
-}
-
 impl Latency {
     /// The targets that are set, the lowest percentile first.
     pub fn each(&self) -> impl Iterator<Item = (Percentile, &str)> {
@@ -372,29 +285,7 @@ impl Latency {
     }
 }
 
-impl Cache {
-    /// The one field that is set. `Disabled` when none is, which the API server refuses.
-    pub fn kind(&self) -> CacheKind<'_> {
-        match (&self.managed, &self.external) {
-            (Some(managed), _) => CacheKind::Managed(managed),
-            (None, Some(external)) => CacheKind::External(external),
-            (None, None) => CacheKind::Disabled,
-        }
-    }
-}
-
 impl ApiDeploymentSpec {
-    /// The database in force, with the default that depends on the image.
-    pub fn database(&self) -> DatabaseKind<'_> {
-        match &self.database {
-            None if self.attached_to().is_some() => DatabaseKind::Unknown,
-            Some(Database { external: Some(external), .. }) => DatabaseKind::External(external),
-            Some(_) => DatabaseKind::Embedded,
-            None if self.image.is_none() => DatabaseKind::Embedded,
-            None => DatabaseKind::Unknown,
-        }
-    }
-
     /// Name of the existing Deployment that is scaled; absent where the operator runs one of its own.
     pub fn attached_to(&self) -> Option<&str> {
         Some(self.workload.attach_to.as_ref()?.name.as_str())
@@ -412,18 +303,6 @@ impl Default for Replicas {
     }
 }
 
-impl Default for Cache {
-    fn default() -> Self {
-        Self { managed: Some(ManagedCache::default()), external: None, disabled: None }
-    }
-}
-
-impl Default for ManagedCache {
-    fn default() -> Self {
-        Self { memory: default_cache_memory(), image: None }
-    }
-}
-
 fn default_port() -> i32 {
     8080
 }
@@ -434,10 +313,6 @@ fn default_min_replicas() -> i32 {
 
 fn default_max_replicas() -> i32 {
     10
-}
-
-fn default_cache_memory() -> Quantity {
-    Quantity("64Mi".into())
 }
 
 fn default_resources() -> ResourceRequirements {

@@ -19,11 +19,15 @@ pub enum ConditionType {
     CacheReady,
     /// Somebody else sets the replicas of the same Deployment. Absent before anybody did, False once nobody does any more.
     ScalerConflict,
+    /// The managed cache holds what is read. Absent for the other kinds, and before there is enough to tell.
+    CacheEffective,
+    /// The connections of the most replicas fit into the database server. Absent where its limit is not known.
+    DatabaseConnectionsSufficient,
 }
 
 impl ConditionType {
     /// All types, in the order in which status lists them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Ready,
         Self::Reconciling,
         Self::Stalled,
@@ -32,6 +36,8 @@ impl ConditionType {
         Self::MetricsAvailable,
         Self::CacheReady,
         Self::ScalerConflict,
+        Self::CacheEffective,
+        Self::DatabaseConnectionsSufficient,
     ];
 
     /// The `type` field of the condition.
@@ -44,6 +50,8 @@ impl ConditionType {
             Self::ScalingLimited => "ScalingLimited",
             Self::MetricsAvailable => "MetricsAvailable",
             Self::CacheReady => "CacheReady",
+            Self::CacheEffective => "CacheEffective",
+            Self::DatabaseConnectionsSufficient => "DatabaseConnectionsSufficient",
             Self::ScalerConflict => "ScalerConflict",
         }
     }
@@ -139,4 +147,14 @@ pub mod reason {
     pub const ERRORS_MISSING: &str = "ErrorsMissing";
     /// The managed cache does not answer; reads go to the database.
     pub const CACHE_UNAVAILABLE: &str = "CacheUnavailable";
+    /// The managed cache holds what is read.
+    pub const CACHE_HOLDS: &str = "CacheHolds";
+    /// The managed cache evicts keys that are still read.
+    pub const CACHE_TOO_SMALL: &str = "CacheTooSmall";
+    /// The connections of `spec.replicas.max` replicas fit into the database server.
+    pub const CONNECTIONS_FIT: &str = "ConnectionsFit";
+    /// They do not.
+    pub const TOO_MANY_CONNECTIONS: &str = "TooManyConnections";
+    /// More replicas are needed than the database server has connections for.
+    pub const DATABASE_CONNECTIONS: &str = "DatabaseConnections";
 }

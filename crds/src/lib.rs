@@ -5,7 +5,9 @@
 
 mod app;
 mod attach;
+mod cache;
 mod condition;
+mod database;
 mod environment;
 mod metrics;
 mod percentile;
@@ -18,12 +20,13 @@ mod status;
 mod volumes;
 mod workload;
 
-pub use app::{
-    ApiDeployment, ApiDeploymentSpec, Cache, CacheKind, Database, DatabaseKind, Disabled, Embedded,
-    ExternalCache, ExternalDatabase, Latency, ManagedCache, Replicas, SecretKeySelector, UrlSource,
-};
+pub use app::{ApiDeployment, ApiDeploymentSpec, Disabled, Latency, Replicas, SecretKeySelector, UrlSource};
 pub use attach::AttachTo;
+pub use cache::{
+    CaSource, Cache, CacheExporter, CacheKind, CacheStatus, CacheTls, Eviction, ExternalCache, ManagedCache,
+};
 pub use condition::{ConditionType, reason};
+pub use database::{DEFAULT_CONNECTIONS_PER_REPLICA, Database, DatabaseKind, Embedded, ExternalDatabase};
 pub use environment::{EnvFrom, EnvReference, ImagePullSecret};
 pub use metrics::{BasicAuth, Metrics, MetricsScheme, MetricsTls, PrometheusSource, SecretSource};
 pub use percentile::Percentile;
@@ -35,9 +38,7 @@ pub use quantity::{
 };
 pub use references::{ConfigKind, References, Use};
 pub use scaling::{Day, Mode, Pause, Pauses, Rate, Scaling, Schedule};
-pub use status::{
-    ApiDeploymentStatus, CacheStatus, LastDecision, LatencyStatus, LearnedCapacityStatus, LearnedStatus,
-};
+pub use status::{ApiDeploymentStatus, LastDecision, LatencyStatus, LearnedCapacityStatus, LearnedStatus};
 pub use volumes::{
     ClaimVolume, ConfigMapVolume, DownwardVolume, KeyToFile, ProjectedDownward, ProjectedKeys,
     ProjectedSource, ProjectedVolume, SecretVolume, Volume, VolumeMount,

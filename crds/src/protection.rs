@@ -24,7 +24,8 @@ pub struct DisruptionBudget {
 }
 
 /// Who may connect to the replicas. It restricts only what comes in. The operator's namespace may always read the metrics,
-/// and a managed cache takes connections from the replicas and the operator's namespace only.
+/// and a managed cache takes connections from the replicas and the operator's namespace only; its exporter is read by whom
+/// `metricsFrom` names, too.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPolicy {
@@ -33,8 +34,8 @@ pub struct NetworkPolicy {
     #[schemars(length(max = 32))]
     pub from: Vec<NetworkPolicyPeer>,
 
-    /// Who may read the metrics beside the operator, such as a Prometheus, where `spec.metrics.port` is a port of its own.
-    /// Absent or empty: nobody.
+    /// Who may read the metrics beside the operator, such as a Prometheus: where `spec.metrics.port` is a port of its own, and
+    /// those of the managed cache's exporter. Absent or empty: nobody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub metrics_from: Vec<NetworkPolicyPeer>,

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::EnvVar;
 
-use crate::app::{ApiDeploymentSpec, CacheKind, DatabaseKind};
+use crate::app::ApiDeploymentSpec;
+use crate::cache::CacheKind;
+use crate::database::DatabaseKind;
 use crate::volumes::{KeyToFile, Volume};
 
 /// Kind of an object that holds configuration.
@@ -39,12 +41,16 @@ pub struct Use {
     pub optional_keys: BTreeSet<String>,
 }
 
+/// Key of the authority's certificate in a Secret as cert-manager writes them.
+const AUTHORITY_KEY: &str = "ca.crt";
+
 /// Uses by kind and name.
 pub type References = BTreeMap<(ConfigKind, String), Use>;
 
 impl ApiDeploymentSpec {
-    /// What the pods use, each object once. The Secrets with the URLs of the cache and the database are among them as
-    /// optional, for their absence is told elsewhere; the managed cache's own is not.
+    /// What the API's pods use, each object once. The Secrets with the URLs of the cache and the database, and with the
+    /// certificate of the cache's authority, are among them as optional, for their absence is told elsewhere; the managed
+    /// cache's own is not.
     pub fn references(&self) -> References {
         let mut found = References::new();
         for variable in &self.env {
@@ -74,6 +80,20 @@ impl ApiDeploymentSpec {
         ];
         for url in urls.into_iter().flatten() {
             of_key(&mut found, ConfigKind::Secret, &url.name, &url.key, Some(true));
+        }
+        let authority = match self.cache.kind() {
+            CacheKind::External(cache) => {
+                let secret = cache.ca_from.as_ref().map(|from| &from.secret_key_ref);
+                secret.map(|secret| (secret.name.as_str(), secret.key.as_str()))
+            }
+            CacheKind::Managed(cache) => {
+                let own = cache.tls.as_ref().and_then(|tls| tls.secret_name.as_deref());
+                own.map(|name| (name, AUTHORITY_KEY))
+            }
+            CacheKind::Disabled => None,
+        };
+        if let Some((name, key)) = authority {
+            of_key(&mut found, ConfigKind::Secret, name, key, Some(true));
         }
         found
     }
@@ -190,6 +210,23 @@ mod tests {
         assert!(required(ConfigKind::Secret, "s") && !required(ConfigKind::ConfigMap, "c"));
         assert!(!required(ConfigKind::Secret, "db"), "told as a missing URL");
         assert_eq!(found.len(), 3);
+    }
+
+    #[test]
+    fn the_certificate_of_the_caches_authority_is_a_reference() {
+        let from = |key: &str| json!({ "secretKeyRef": { "name": "redis", "key": key } });
+        let external = json!({ "external": { "urlFrom": from("url"), "caFrom": from("ca.pem") } });
+        let found = spec(json!({ "cache": external })).references();
+        let secret = |name: &str| (ConfigKind::Secret, name.to_owned());
+        let wanted = Use { optional_keys: keys(&["url", "ca.pem"]), ..Use::default() };
+        assert_eq!(found[&secret("redis")], wanted, "a missing one is told as the URL is");
+
+        let managed = json!({ "managed": { "tls": { "secretName": "certificates" } } });
+        let found = spec(json!({ "cache": managed })).references();
+        let wanted = Use { optional_keys: keys(&["ca.crt"]), ..Use::default() };
+        assert_eq!(found[&secret("certificates")], wanted, "the API's pods see no other key");
+        let made = json!({ "managed": { "tls": {} } });
+        assert!(spec(json!({ "cache": made })).references().is_empty());
     }
 
     #[test]

@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cache::CacheStatus;
+
 /// What the operator last saw and did.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -108,15 +110,4 @@ pub struct LearnedCapacityStatus {
     pub requests_per_second: String,
     /// How far that may be off, in percent.
     pub uncertainty_percent: i32,
-}
-
-/// The cache as it runs.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct CacheStatus {
-    /// `Managed`, `External` or `Disabled`.
-    pub kind: String,
-    /// Whether the managed Redis passes its readiness probe; absent for the other kinds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ready: Option<bool>,
 }

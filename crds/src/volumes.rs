@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
     .message("write exactly one of configMap, secret, emptyDir, persistentVolumeClaim, downwardAPI and projected; other kinds of volumes are not offered"))]
 pub struct Volume {
     /// Its name, by which `volumeMounts` refers to it.
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && !(self in ['data', 'tmp'])")
-        .message("name the volume by a DNS label such as settings, other than data and tmp: those are the operator's own"))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && !(self in ['data', 'tmp', 'cache-ca'])")
+        .message("name the volume by a DNS label such as settings, other than data, tmp and cache-ca: those are the operator's own"))]
     #[schemars(length(max = 63))]
     pub name: String,
 
@@ -186,7 +186,7 @@ pub struct VolumeMount {
     /// Name of the volume.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
-    /// Path in the container. `/data` and `/tmp` take the place of the operator's own empty folders.
+    /// Path in the container. `/data`, `/tmp` and `/etc/plimsoll/cache` take the place of the operator's own volumes.
     #[x_kube(validation = Rule::new("self.startsWith('/') && !self.contains(':')")
         .message("write a path that begins with / and has no colon, such as /etc/settings"))]
     #[schemars(length(max = 253))]

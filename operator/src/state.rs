@@ -1,6 +1,7 @@
 //! What the process keeps of each object between two reconciles. It is bounded, and losing it is harmless.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use plimsoll_core::memory::Memory;
 use plimsoll_core::plan::Decision;
 use plimsoll_crds::ApiDeploymentStatus;
 
+use crate::app::cache::Question;
 use crate::metrics::object::ObjectMetrics;
 use crate::source::credentials;
 use crate::source::round::Progress;
@@ -53,6 +55,8 @@ pub struct Working {
     pub progress: Progress,
     /// Secrets as last looked at.
     pub secrets: Option<Secrets>,
+    /// What the managed cache last said of itself.
+    pub cache: Question,
     /// ConfigMaps and Secrets that the pods use, as last looked at.
     pub configuration: Option<Configuration>,
     /// The status as last written, with the resource version that the write gave.
@@ -61,7 +65,7 @@ pub struct Working {
     pub status_written_at: Option<Timestamp>,
 }
 
-/// Secrets as last looked at; their values are not kept.
+/// Secrets as last looked at; of their values only the operator's own are kept.
 #[derive(Clone, Debug)]
 pub struct Secrets {
     /// When.
@@ -70,8 +74,25 @@ pub struct Secrets {
     pub generation: Option<i64>,
     /// The managed cache's.
     pub cache: Child<CacheSecret>,
+    /// With what the operator asks the managed cache how it fares; an older Secret has nothing for it.
+    pub cache_login: Option<CacheLogin>,
     /// `(Secret, key)` pairs that are not there.
     pub missing: Vec<(String, String)>,
+}
+
+/// With what the operator asks the managed cache how it fares.
+#[derive(Clone)]
+pub struct CacheLogin {
+    /// Password of its own user.
+    pub password: String,
+    /// Certificate of the authority that it trusts, as PEM.
+    pub authority: Option<String>,
+}
+
+impl fmt::Debug for CacheLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheLogin").finish_non_exhaustive()
+    }
 }
 
 /// ConfigMaps and Secrets that the pods use, as last looked at; their contents are not kept.

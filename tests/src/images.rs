@@ -179,10 +179,14 @@ async fn own_image(containerfile: &Path, context: &Path, binaries: &Path, name: 
 
 async fn redis() -> Result<String> {
     let program = Path::new("/usr/bin/redis-server");
-    let image =
-        format!("docker.io/plimsoll/redis:{:012x}", digest(&[program.to_path_buf(), containerfile()])?);
+    let client = Path::new("/usr/bin/redis-cli");
+    let image = format!(
+        "docker.io/plimsoll/redis:{:012x}",
+        digest(&[program.to_path_buf(), client.to_path_buf(), containerfile()])?
+    );
     system_image("redis", &image, async |root| {
         root.add(program, "usr/local/bin/redis-server").await?;
+        root.add(client, "usr/local/bin/redis-cli").await?;
         root.write("etc/passwd", "redis:x:999:999::/:/\n")
     })
     .await?;

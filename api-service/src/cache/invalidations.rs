@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use redis::{Client, RedisResult, aio::PubSub};
+use redis::{RedisResult, aio::PubSub};
 use tokio::time::{interval, timeout};
 
 use super::{INVALIDATIONS, Layers};
-use crate::redis_link::CONNECT_TIMEOUT;
+use crate::redis_link::{CONNECT_TIMEOUT, Moves, RedisLink};
 
 /// How often the connection is asked whether it lives, and how long it may take to say so. Together they bound how long
 /// a replica that is cut off from Redis without a word goes on answering from its memory.
@@ -19,13 +19,15 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// Listens for as long as the service runs.
-pub async fn listen(client: Client, layers: Layers) {
+pub async fn listen(link: RedisLink, layers: Layers) {
     let mut wait = RETRY_MIN;
     loop {
-        if let Ok(Ok(subscription)) = timeout(CONNECT_TIMEOUT, subscribe(&client)).await {
+        // From before the subscription: a primary that moves meanwhile is not missed.
+        let moves = link.moves();
+        if let Ok(Ok(subscription)) = timeout(CONNECT_TIMEOUT, subscribe(&link)).await {
             wait = RETRY_MIN;
             layers.trust(true);
-            follow(subscription, &layers).await;
+            follow(subscription, moves, &layers).await;
             layers.trust(false);
         }
         tokio::time::sleep(wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
@@ -33,14 +35,14 @@ pub async fn listen(client: Client, layers: Layers) {
     }
 }
 
-async fn subscribe(client: &Client) -> RedisResult<PubSub> {
-    let mut subscription = client.get_async_pubsub().await?;
+async fn subscribe(link: &RedisLink) -> RedisResult<PubSub> {
+    let mut subscription = link.listener().await?;
     subscription.subscribe(INVALIDATIONS).await?;
     Ok(subscription)
 }
 
-/// Carries out what comes, until the connection ends or does not answer.
-async fn follow(subscription: PubSub, layers: &Layers) {
+/// Carries out what comes, until the connection ends or does not answer, or others write elsewhere.
+async fn follow(subscription: PubSub, mut moves: Moves, layers: &Layers) {
     let (mut sink, mut messages) = subscription.split();
     let mut pings = interval(PING_PERIOD);
     loop {
@@ -57,6 +59,7 @@ async fn follow(subscription: PubSub, layers: &Layers) {
                 Ok(Ok(_)) => {}
                 _ => return,
             },
+            () = moves.next() => return,
         }
     }
 }

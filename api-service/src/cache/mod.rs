@@ -119,7 +119,7 @@ impl Cache {
         let html = Arc::new(Local::new(html_bytes));
         html.trust(true);
         let listener = redis.as_ref().map(|link| {
-            let listening = invalidations::listen(link.client().clone(), layers.clone());
+            let listening = invalidations::listen(link.clone(), layers.clone());
             AbortOnDropHandle::new(tokio::spawn(listening))
         });
         if listener.is_none() {

@@ -131,10 +131,21 @@ impl RedisStore {
 
     /// First the removal, then the message: whoever reads after the message finds nothing old.
     async fn send(&self, ids: &[i64]) -> Result<(), Failed> {
-        let mut commands = redis::pipe();
+        let (mut removals, mut messages) = (Vec::new(), Vec::new());
         for id in ids {
-            commands.cmd("DEL").arg(key(*id)).ignore();
-            commands.cmd("PUBLISH").arg(INVALIDATIONS).arg(*id).ignore();
+            removals.push(redis::cmd("DEL").arg(key(*id)).take());
+            messages.push(redis::cmd("PUBLISH").arg(INVALIDATIONS).arg(*id).take());
+        }
+        if self.link.spread() {
+            // Each may be another server's.
+            for command in removals.iter().chain(&messages) {
+                self.link.call(async |mut redis| command.exec_async(&mut redis).await).await?;
+            }
+            return Ok(());
+        }
+        let mut commands = redis::pipe();
+        for (removal, message) in removals.into_iter().zip(messages) {
+            commands.add_command(removal).ignore().add_command(message).ignore();
         }
         self.link.call(async |mut redis| commands.query_async::<()>(&mut redis).await).await
     }

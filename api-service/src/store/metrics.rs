@@ -46,11 +46,13 @@ pub enum Query {
     ForgetKeys,
     /// Whether the database answers.
     Ping,
+    /// How many connections the database's server takes, and has.
+    ServerConnections,
 }
 
 impl Query {
     /// Every one of them; a test holds it to be complete and in order.
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::ReadPost,
         Self::ListPosts,
         Self::InsertPost,
@@ -64,6 +66,7 @@ impl Query {
         Self::NoteKey,
         Self::ForgetKeys,
         Self::Ping,
+        Self::ServerConnections,
     ];
 
     fn label(self) -> &'static str {
@@ -81,6 +84,7 @@ impl Query {
             Self::NoteKey => "note_key",
             Self::ForgetKeys => "forget_keys",
             Self::Ping => "ping",
+            Self::ServerConnections => "server_connections",
         }
     }
 }
@@ -102,6 +106,15 @@ pub(super) struct Usage {
     pub(super) waiting: usize,
 }
 
+/// Connections at the database's server, whoever they belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ServerConnections {
+    /// How many the server takes of our user; those that it keeps for others are not among them.
+    pub(super) max: i64,
+    /// How many it has.
+    pub(super) used: i64,
+}
+
 type Probe = Box<dyn Fn() -> Vec<Usage> + Send + Sync>;
 
 /// Metrics of the store, in use before it is open; a clone shares them.
@@ -116,6 +129,9 @@ struct Inner {
     connections: GaugeVec,
     connections_max: GaugeVec,
     waiting: GaugeVec,
+    // Without labels, and without a series until the server has told: a zero would say that it takes none.
+    server_max: GaugeVec,
+    server_used: GaugeVec,
     probe: OnceLock<Probe>,
 }
 
@@ -153,6 +169,16 @@ impl StoreMetrics {
             )?,
             connections_max: gauge("database_pool_connections_max", "The most connections.", &["pool"])?,
             waiting: gauge("database_pool_waiting", "Calls that wait for a connection.", &["pool"])?,
+            server_max: gauge(
+                "database_server_connections_max",
+                "Connections that the database's server takes of this service's user.",
+                &[],
+            )?,
+            server_used: gauge(
+                "database_server_connections",
+                "Connections that the database's server has, whoever they belong to.",
+                &[],
+            )?,
             probe: OnceLock::new(),
         })))
     }
@@ -180,10 +206,26 @@ impl StoreMetrics {
         let _ = self.0.probe.set(Box::new(probe));
     }
 
-    fn collectors(&self) -> [&dyn Collector; 6] {
-        let Inner { queries, by_query: _, wait, timeouts, connections, connections_max, waiting, probe: _ } =
-            &*self.0;
-        [queries, wait, timeouts, connections, connections_max, waiting]
+    /// Tells what the database's server has said of its connections.
+    pub(super) fn server(&self, said: ServerConnections) {
+        self.0.server_max.with_label_values::<&str>(&[]).set(said.max as f64);
+        self.0.server_used.with_label_values::<&str>(&[]).set(said.used as f64);
+    }
+
+    fn collectors(&self) -> [&dyn Collector; 8] {
+        let Inner {
+            queries,
+            by_query: _,
+            wait,
+            timeouts,
+            connections,
+            connections_max,
+            waiting,
+            server_max,
+            server_used,
+            probe: _,
+        } = &*self.0;
+        [queries, wait, timeouts, connections, connections_max, waiting, server_max, server_used]
     }
 }
 
@@ -252,6 +294,9 @@ mod tests {
         metrics.pool("shared").waited(Instant::now(), false);
         metrics.watch(|| vec![Usage { pool: "shared", max: 3, in_use: 2, idle: 1, waiting: 4 }]);
         let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        assert!(!text.contains("database_server_connections"), "before the server has told: {text}");
+        metrics.server(ServerConnections { max: 97, used: 5 });
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         for line in [
             r#"database_pool_connections{pool="shared",state="in_use"} 2"#,
             r#"database_pool_connections{pool="shared",state="idle"} 1"#,
@@ -260,6 +305,8 @@ mod tests {
             r#"database_pool_timeouts_total{pool="shared"} 1"#,
             r#"database_pool_wait_seconds_count{pool="shared"} 1"#,
             r#"database_queries_total{query="read_post"} 0"#,
+            "database_server_connections_max 97",
+            "database_server_connections 5",
         ] {
             assert!(text.contains(line), "{line} is not in:\n{text}");
         }

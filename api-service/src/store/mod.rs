@@ -175,6 +175,18 @@ impl Store {
         either!(self, backend => backend.ping())
     }
 
+    /// Asks the database's server how many connections it takes and has, and tells `metrics`. Does nothing where there is no
+    /// server.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn measure_server(&self, metrics: &StoreMetrics) -> Result<(), StoreError> {
+        if let Self::Postgres(backend) = self {
+            metrics.server(backend.server_connections().await?);
+        }
+        Ok(())
+    }
+
     /// Rows of a table, which may go on with a condition.
     #[cfg(test)]
     async fn count(&self, table: &str) -> i64 {

@@ -359,3 +359,19 @@ async fn schema(name: &str) -> Option<(Client, String)> {
     client.batch_execute(&again).await.unwrap();
     Some((client, format!("{url}?options=-c%20search_path%3D{name}")))
 }
+
+#[tokio::test]
+async fn the_server_tells_how_many_connections_it_takes() {
+    let Some(postgres) = Postgres::start("the connections that a Postgres takes").await else { return };
+    postgres.execute("CREATE ROLE app LOGIN PASSWORD 'app'; GRANT ALL ON SCHEMA public TO app").await;
+    let url = postgres.url(PASSWORD).replace("postgres:right@", "app:app@");
+    let app = App::ready(&[&database(&url)]).await;
+    let max = async |app: &App| app.metric("database_server_connections_max").await;
+    eventually("the server has told", async || max(&app).await > 0.0).await;
+    assert_eq!(max(&app).await.to_string(), "97", "100, and three that are kept for superusers");
+    assert!(app.metric("database_server_connections").await >= 1.0);
+    postgres.execute("ALTER ROLE app CONNECTION LIMIT 20").await;
+    let app = App::ready(&[&database(&url)]).await;
+    eventually("the server has told", async || max(&app).await > 0.0).await;
+    assert_eq!(max(&app).await.to_string(), "20", "a limit of the user's own");
+}

@@ -19,3 +19,4 @@ mod posts;
 mod process;
 mod public;
 mod rate_limit;
+mod redis_kinds;

@@ -9,7 +9,8 @@ use plimsoll_crds::CacheKind;
 use crate::attach;
 use crate::attainment::Attainment;
 use crate::build::hash_of;
-use crate::conflict;
+use crate::conflict::{self, Conflict};
+use crate::database::{self, Connections};
 use crate::engine::{self, Engine, Observation};
 use crate::hands::by_hand;
 use crate::input::{Bounds, Input, Scrape, Targets};
@@ -38,7 +39,10 @@ pub fn decide(input: &Input) -> Plan {
         Ok(read) => read,
         Err(message) => return invalid(input, memory, current, message),
     };
-    let bounds = Bounds::of(&input.app.spec);
+    keep_shared(input, &mut memory);
+    let connections = Connections::of(&input.app.spec, memory.database_connections_max);
+    let bounds = database::cut(Bounds::of(&input.app.spec), connections, current);
+    policy.max = policy.max.min(bounds.max.unsigned_abs());
     let rollout = deployment.map_or(Rollout::Unseen, rollout_of);
     let nothing = Scrape::default();
     let situation = Situation {
@@ -66,9 +70,12 @@ pub fn decide(input: &Input) -> Plan {
     let mut verdict = replicas(input, &situation, decided.as_ref(), &policy, &mut memory);
     let recommended = by_hand(input, &policy, &memory, current, &mut verdict);
     if let Some(conflict) = conflict.as_ref().filter(|conflict| conflict.yields && verdict.to != current) {
-        verdict.message =
-            format!("{}; {} replicas are recommended: {}", conflict.message, verdict.to, verdict.message);
-        (verdict.to, verdict.reason) = (current, Reason::ScalerConflict);
+        yield_to(conflict, current, &mut verdict);
+    }
+    let managed = matches!(input.app.spec.cache.kind(), CacheKind::Managed(_));
+    let effect = memory.cache.effect(input.now).filter(|_| managed);
+    if effect.is_some_and(|effect| effect.too_small) && asks_for_more(current, &verdict) {
+        verdict.message.push_str("; the cache is too small, see the condition CacheEffective");
     }
     let change = Change { from: current, to: verdict.to };
     let target = input.app.spec.attached_to();
@@ -79,13 +86,8 @@ pub fn decide(input: &Input) -> Plan {
     let (steps, mut failures) = without_paused(wanted, &mut memory, input);
     failures.extend(input.observed.secrets_unread.clone());
     failures.extend(input.observed.configuration.unread.clone());
-    // What stands in the way of a change must not be announced as one.
     if !steps.iter().any(|step| matches!(step, Step::Scale { .. } | Step::CreateDeployment { .. })) {
-        verdict.to = current;
-        if deployment.is_none() && target.is_none() {
-            verdict.reason = Reason::PodsStarting;
-            verdict.message = "the Deployment cannot be made; see the condition Ready".into();
-        }
+        hold(current, deployment.is_none() && target.is_none(), &mut verdict);
     }
     if decided.is_some() {
         memory.last_recommended = Some(recommended);
@@ -110,13 +112,11 @@ pub fn decide(input: &Input) -> Plan {
         recommends: policy.only_recommends(),
         limit: verdict.limit.or_else(|| bounds.embedded_database.then_some(Limit::EmbeddedDatabase)),
         metrics: input.scrape.as_ref().map(|scrape| scale::metrics_state(scrape, situation.ready, targets)),
-        cache_ready: matches!(input.app.spec.cache.kind(), CacheKind::Managed(_))
-            .then(|| input.observed.cache_deployment.owned().is_some_and(available)),
+        cache_ready: managed.then(|| input.observed.cache_deployment.owned().is_some_and(available)),
+        cache: effect,
+        connections,
         latency_seconds: latency(&memory),
-        attainment: input.scrape.as_ref().map(|scrape| {
-            let window = memory.recent.over(STATUS_SECONDS);
-            Attainment::of(targets, scrape, memory.engine.round(), &window)
-        }),
+        attainment: input.scrape.as_ref().map(|scrape| attainment(targets, scrape, &memory)),
         learned: memory.engine.learned(&settings),
         writes: !steps.is_empty(),
     };
@@ -131,6 +131,36 @@ pub fn decide(input: &Input) -> Plan {
         engine: decided.map(Box::new),
     };
     Plan { steps, decision, findings, memory }
+}
+
+/// What the round did to the promise.
+fn attainment(targets: Targets, scrape: &Scrape, memory: &Memory) -> Attainment {
+    let window = memory.recent.over(STATUS_SECONDS);
+    Attainment::of(targets, scrape, memory.engine.round(), &window)
+}
+
+/// Keeps what was read of what the replicas share.
+fn keep_shared(input: &Input, memory: &mut Memory) {
+    memory.cache.keep(input.scrape.as_ref(), input.cache.as_ref());
+    if let Some(scrape) = &input.scrape {
+        memory.database_connections_max = database::server_max(scrape, memory.database_connections_max);
+    }
+}
+
+/// Leaves the replicas to somebody else, and recommends the number.
+fn yield_to(conflict: &Conflict, current: i32, verdict: &mut Verdict) {
+    verdict.message =
+        format!("{}; {} replicas are recommended: {}", conflict.message, verdict.to, verdict.message);
+    (verdict.to, verdict.reason) = (current, Reason::ScalerConflict);
+}
+
+/// What stands in the way of a change must not be announced as one.
+fn hold(current: i32, unmade: bool, verdict: &mut Verdict) {
+    verdict.to = current;
+    if unmade {
+        verdict.reason = Reason::PodsStarting;
+        verdict.message = "the Deployment cannot be made; see the condition Ready".into();
+    }
 }
 
 /// What the engine is shown. The template is the one that runs: the one that is wanted may have to wait, for a Secret or
@@ -200,6 +230,13 @@ fn replicas(
             .unwrap_or((Reason::PodsStarting, "the replicas have not been read yet".into()));
         hold(reason, message)
     })
+}
+
+/// Whether more replicas are wanted than there are, or would be if they were to be had.
+fn asks_for_more(current: i32, verdict: &Verdict) -> bool {
+    let bound =
+        matches!(verdict.limit, Some(Limit::Max(_) | Limit::DatabaseConnections(_) | Limit::Dependency));
+    verdict.to > current || bound
 }
 
 /// Replicas that a Deployment asks for.

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::shared::Shared;
+
 /// Edges this close, relative to their size, are the same edge.
 const EDGE_TOLERANCE: f64 = 1e-9;
 
@@ -23,6 +25,8 @@ pub struct Snapshot {
     pub shed: Option<f64>,
     /// Requests of the histogram that ended with an error of the server, if it says so.
     failed: Option<f64>,
+    /// What the pod tells of what all replicas share.
+    pub shared: Shared,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -145,7 +149,14 @@ impl Snapshot {
         if total < below {
             return Err(Rejection::NotMonotone);
         }
-        Ok(Self { buckets, overflow: total - below, in_flight, shed, failed: None })
+        Ok(Self {
+            buckets,
+            overflow: total - below,
+            in_flight,
+            shed,
+            failed: None,
+            shared: Shared::default(),
+        })
     }
 
     /// The same, with the number of requests that ended with an error of the server.

@@ -15,7 +15,9 @@ use plimsoll_crds::{
     ApiDeployment, ApiDeploymentSpec, ConfigKind, DatabaseKind, Percentile, parse_duration, parse_percentage,
 };
 
+use crate::cache::CacheReading;
 use crate::conflict::Rival;
+use crate::database::Connections;
 use crate::engine::{Answer, Pod, Target};
 use crate::histogram::{Rejection, Snapshot};
 use crate::memory::{Failure, Memory};
@@ -31,6 +33,8 @@ pub struct Input {
     pub settings: Settings,
     /// The cluster as read.
     pub observed: Observed,
+    /// What the managed cache last said of itself, however long ago; absent before it was first asked.
+    pub cache: Option<CacheReading>,
     /// What the pods said. Absent between two scrapes: then the number of replicas changes only by the spec.
     pub scrape: Option<Scrape>,
     /// What earlier decisions left for this one.
@@ -133,10 +137,33 @@ pub struct CacheSecret {
 /// Credentials of the managed cache.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// Letters and digits only, so that it needs no escaping in a URL or an ACL file.
+    /// Of the API. As the other two: letters and digits only, so that it needs no escaping in a URL or an ACL file.
     pub password: String,
+    /// Of the operator.
+    pub operator_password: String,
+    /// Of the exporter beside the cache.
+    pub exporter_password: String,
+    /// For encrypted connections. Absent: none were made, as where there is a Secret already.
+    pub certificates: Option<Certificates>,
     /// Names this set of credentials without revealing it.
     pub revision: String,
+}
+
+/// Certificates of the managed cache, as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificates {
+    /// Of the authority that the API's pods trust.
+    pub authority: String,
+    /// Of the cache.
+    pub server: String,
+    /// The private key to it.
+    pub server_key: String,
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -247,6 +274,8 @@ pub struct Bounds {
     pub pinned: Option<i32>,
     /// The bounds were cut to one replica because the database lives inside the pod.
     pub embedded_database: bool,
+    /// The most were cut to those whose connections the database server takes.
+    pub connections: Option<Connections>,
 }
 
 impl Bounds {
@@ -261,6 +290,7 @@ impl Bounds {
             max: replicas.max.max(replicas.min).min(most),
             pinned: replicas.pinned.map(|pinned| pinned.min(most)),
             embedded_database: embedded && asked > 1,
+            connections: None,
         }
     }
 }

@@ -2,12 +2,16 @@
 //!
 //! There is no client, no clock and no randomness in this crate: the same [`Input`] gives the same [`Plan`]. In reading
 //! order: [`input`], [`plan`], [`decide()`], [`engine`] with [`histogram`], `scale` with `edges`, [`policy`] with `hands`,
-//! [`conflict`], `attach`, `steps` with [`build`], [`memory`], [`status`], [`attainment`].
+//! [`conflict`], `attach`, `steps` with [`build`], [`cache`] and [`database`] (what replicas share), [`memory`], [`status`],
+//! [`attainment`].
 
 mod attach;
 pub mod attainment;
 pub mod build;
+pub mod cache;
+mod cache_status;
 pub mod conflict;
+pub mod database;
 mod decide;
 mod edges;
 pub mod engine;
@@ -21,6 +25,7 @@ pub mod policy;
 mod protection;
 mod recent;
 mod scale;
+pub mod shared;
 pub mod status;
 mod steps;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::cache::CacheWatch;
 use crate::conflict::Overwritten;
 use crate::engine::Engine;
 use crate::plan::{Change, ChildKind, Reason};
@@ -18,6 +19,10 @@ use crate::recent::Recent;
 pub struct Memory {
     /// What is learned of the pods.
     pub(crate) engine: Engine,
+    /// What is known of the managed cache.
+    pub(crate) cache: CacheWatch,
+    /// Connections that the database server takes, as a replica last told.
+    pub(crate) database_connections_max: Option<i32>,
     /// What was read of them lately.
     pub(crate) recent: Recent,
     /// Changes of replicas that were written, oldest first, as long as a rate may look back.

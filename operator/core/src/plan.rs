@@ -12,7 +12,9 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde::{Serialize, Serializer};
 
 use crate::attainment::Attainment;
+use crate::cache::Effect;
 use crate::conflict::Conflict;
+use crate::database::Connections;
 use crate::engine;
 use crate::histogram::Rejection;
 use crate::input::{Missing, Outage};
@@ -261,6 +263,8 @@ pub enum Reason {
     AtMin,
     /// The database inside the pod allows one replica.
     EmbeddedDatabase,
+    /// More replicas are needed than the database server has connections for.
+    DatabaseConnections,
     /// Somebody else scales the Deployment: another number is recommended, and nothing is written.
     ScalerConflict,
     /// The Deployment that `spec.workload.attachTo` names is not there.
@@ -271,7 +275,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Initial,
         Self::LatencyOverTarget,
         Self::ErrorsOverTarget,
@@ -297,6 +301,7 @@ impl Reason {
         Self::AtMax,
         Self::AtMin,
         Self::EmbeddedDatabase,
+        Self::DatabaseConnections,
         Self::ScalerConflict,
         Self::TargetNotFound,
         Self::InvalidSpec,
@@ -330,6 +335,7 @@ impl Reason {
             Self::AtMax => "AtMax",
             Self::AtMin => "AtMin",
             Self::EmbeddedDatabase => "EmbeddedDatabase",
+            Self::DatabaseConnections => "DatabaseConnections",
             Self::ScalerConflict => "ScalerConflict",
             Self::TargetNotFound => "TargetNotFound",
             Self::InvalidSpec => "InvalidSpec",
@@ -440,6 +446,10 @@ pub struct Findings {
     pub metrics: Option<MetricsState>,
     /// The managed cache is ready; absent for the other kinds.
     pub cache_ready: Option<bool>,
+    /// What the managed cache does; absent for the other kinds, and while it says nothing.
+    pub cache: Option<Effect>,
+    /// What the replicas may open at the database server, and what it takes; absent where that is not known.
+    pub connections: Option<Connections>,
     /// Percentiles over the slow window in seconds, p95 and p99, where they can be known.
     pub latency_seconds: [Option<f64>; 2],
     /// What the round did to the promise; absent when no pod was asked.
@@ -473,6 +483,8 @@ pub enum Limit {
     Min(i32),
     /// By the database inside the pod.
     EmbeddedDatabase,
+    /// By the connections that the database server takes.
+    DatabaseConnections(Connections),
     /// By what the replicas depend on: more of them did not help.
     Dependency,
     /// By the target, which requests miss without any load.

@@ -163,6 +163,9 @@ fn limit(bounds: Bounds, decided: &engine::Decision) -> Option<Limit> {
     }
     match decided.limit? {
         Bound::Max if bounds.embedded_database => Some(Limit::EmbeddedDatabase),
+        Bound::Max if let Some(connections) = bounds.connections => {
+            Some(Limit::DatabaseConnections(connections))
+        }
         Bound::Max => Some(Limit::Max(bounds.max)),
         Bound::Min => Some(Limit::Min(i32::try_from(decided.to).unwrap_or(bounds.min))),
     }
@@ -186,6 +189,7 @@ fn reason(situation: &Situation<'_>, decided: &engine::Decision, limit: Option<L
     }
     match decided.rule {
         Rule::Max if situation.bounds.embedded_database => Reason::EmbeddedDatabase,
+        Rule::Max if situation.bounds.connections.is_some() => Reason::DatabaseConnections,
         Rule::Max => Reason::AtMax,
         Rule::FewRequests | Rule::Blind => Reason::HoldingTooFewRequests,
         Rule::Rollout => Reason::RolloutInProgress,
@@ -236,6 +240,11 @@ fn explain(situation: &Situation<'_>, decided: &engine::Decision) -> String {
     let counts = match (decided.rule, decided.limit) {
         (Rule::DependencyBound, _) => "; more replicas did not help".to_owned(),
         (Rule::LoadUneven, _) => "; replicas that are ready get little of it yet".to_owned(),
+        (_, Some(Bound::Max)) if let Some(connections) = situation.bounds.connections => format!(
+            "; more than {} replicas are needed: {}",
+            situation.bounds.max,
+            connections.explain_limit()
+        ),
         (_, Some(Bound::Max)) => format!("; more than {} replicas are needed", situation.bounds.max),
         (_, Some(Bound::Min)) => format!("; fewer than {} replicas would do", decided.to),
         _ if *cheapest != decided.to => format!("; {cheapest} replicas would do"),

@@ -7,11 +7,13 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use plimsoll_crds::{
-    ApiDeployment, ApiDeploymentStatus, CacheKind, CacheStatus, ConditionType, ConfigKind, LastDecision,
+    ApiDeployment, ApiDeploymentStatus, CacheStatus, ConditionType, ConfigKind, DatabaseKind, LastDecision,
     LatencyStatus, LearnedStatus, reason,
 };
 
 use crate::build;
+use crate::cache::Effect;
+use crate::cache_status;
 use crate::histogram::Rejection;
 use crate::input::{Outage, Targets};
 use crate::learned;
@@ -46,7 +48,10 @@ pub fn next(app: &ApiDeployment, outcome: Outcome<'_>, now: Timestamp) -> ApiDep
     let mut conditions = Conditions { before: &before.conditions, generation, now, next: Vec::new() };
     match outcome {
         Outcome::Planned { findings, decision } => {
+            let cache =
+                cache_status::next(app, before.cache.as_ref(), findings.cache_ready, findings.cache.as_ref());
             conditions.of_findings(findings, decision);
+            conditions.of_shared(app, findings, &cache);
             // Not observed: the spec of this generation is still to be carried out, and may be by trying again.
             let trying = findings.failures.iter().any(|failure| !failure.permanent);
             let mut status = ApiDeploymentStatus {
@@ -58,7 +63,7 @@ pub fn next(app: &ApiDeployment, outcome: Outcome<'_>, now: Timestamp) -> ApiDep
                 latency: Some(latency(app, findings)),
                 last_decision: Some(last_decision(before.last_decision.clone(), decision)),
                 learned: learned(app, before.learned.clone(), findings),
-                cache: app.spec.attached_to().is_none().then(|| cache(app, findings)),
+                cache: app.spec.attached_to().is_none().then_some(cache),
                 conditions: conditions.next,
             };
             if findings.invalid_spec.is_some() {
@@ -108,6 +113,9 @@ pub fn worth_writing(
         status.latency = None;
         status.last_decision = None;
         status.learned = None;
+        if let Some(cache) = &mut status.cache {
+            *cache = CacheStatus { kind: cache.kind.clone(), ready: cache.ready, ..CacheStatus::default() };
+        }
         for condition in &mut status.conditions {
             condition.message.clear();
         }
@@ -239,6 +247,38 @@ impl Conditions<'_> {
         self.conflict(findings);
     }
 
+    /// What is known of the cache and the database, which all replicas share.
+    fn of_shared(&mut self, app: &ApiDeployment, findings: &Findings, cache: &CacheStatus) {
+        if findings.invalid_spec.is_some() {
+            return;
+        }
+        match &findings.cache {
+            Some(effect) if effect.too_small => {
+                let message = cache_status::too_small(app, cache, effect);
+                self.set(ConditionType::CacheEffective, "False", reason::CACHE_TOO_SMALL, message);
+            }
+            Some(Effect { hit_ratio: Some(_), .. }) => {
+                let message = "the managed cache holds what is read";
+                self.set(ConditionType::CacheEffective, "True", reason::CACHE_HOLDS, message);
+            }
+            // Too few look-ups to tell, or nothing said for a while.
+            _ if findings.cache_ready.is_some() => self.keep(ConditionType::CacheEffective),
+            _ => {}
+        }
+        if let Some(connections) = findings.connections {
+            let most = app.spec.replicas.pinned.unwrap_or(app.spec.replicas.max);
+            let (status, why) = if connections.fit(most) {
+                ("True", reason::CONNECTIONS_FIT)
+            } else {
+                ("False", reason::TOO_MANY_CONNECTIONS)
+            };
+            let message = connections.explain(most);
+            self.set(ConditionType::DatabaseConnectionsSufficient, status, why, message);
+        } else if matches!(app.spec.database(), DatabaseKind::External(_)) {
+            self.keep(ConditionType::DatabaseConnectionsSufficient);
+        }
+    }
+
     fn summary(&mut self, findings: &Findings, stalled: Option<&(&'static str, String)>) {
         let Findings { wanted, ready, rollout, .. } = findings;
         let counts = format!("{ready} of {wanted} replicas are ready");
@@ -311,6 +351,10 @@ impl Conditions<'_> {
         match findings.limit {
             Some(Limit::EmbeddedDatabase) => {
                 self.set(ConditionType::ScalingLimited, "True", reason::EMBEDDED_DATABASE, EMBEDDED_DATABASE);
+            }
+            Some(Limit::DatabaseConnections(connections)) => {
+                let message = format!("the load needs more replicas: {}", connections.explain_limit());
+                self.set(ConditionType::ScalingLimited, "True", reason::DATABASE_CONNECTIONS, message);
             }
             Some(Limit::Max(max)) => {
                 let message = format!("the load needs more than spec.replicas.max, which is {max}; raise it");
@@ -453,15 +497,6 @@ fn last_decision(before: Option<LastDecision>, decision: &Decision) -> LastDecis
             message: decision.message.clone(),
         },
     }
-}
-
-fn cache(app: &ApiDeployment, findings: &Findings) -> CacheStatus {
-    let kind = match app.spec.cache.kind() {
-        CacheKind::Managed(_) => "Managed",
-        CacheKind::External(_) => "External",
-        CacheKind::Disabled => "Disabled",
-    };
-    CacheStatus { kind: kind.into(), ready: findings.cache_ready }
 }
 
 /// The status of a resource that cannot be read at all, as after a downgrade: what was known stays, and the text says

@@ -66,15 +66,23 @@ fn children_are_as_committed() {
         "cache": { "managed": {} },
     }));
     let CacheKind::Managed(cache) = bundled.spec.cache.kind() else { panic!("no cache") };
+    let options = app(&json!({
+        "cache": { "managed": { "memory": "1Gi", "eviction": "LFU", "exporter": {}, "tls": {} } },
+        "database": { "external": { "urlFrom": { "secretKeyRef": { "name": "db", "key": "url" } }, "connectionsPerReplica": 10 } },
+    }));
+    let CacheKind::Managed(with_options) = options.spec.cache.kind() else { panic!("no cache") };
+    let elsewhere = app(&json!({ "image": "ghcr.io/acme/shop:1", "cache": { "external": {
+        "urlFrom": { "secretKeyRef": { "name": "redis", "key": "url" } },
+        "caFrom": { "secretKeyRef": { "name": "redis", "key": "authority.pem" } },
+    } } }));
     let yaml = |value: &serde_json::Value| serde_yaml::to_string(value).unwrap();
     let of = |object: serde_json::Result<serde_json::Value>| yaml(&object.unwrap());
+    let api = |app| of(serde_json::to_value(build::deployment(app, &settings(), "r1")));
+    let redis = |app, cache| of(serde_json::to_value(build::cache_deployment(app, cache, &settings(), "r1")));
     let children = [
-        ("deployment.yaml", of(serde_json::to_value(build::deployment(&bundled, &settings(), "r1")))),
-        (
-            "deployment-foreign-image.yaml",
-            of(serde_json::to_value(build::deployment(&foreign, &settings(), "r1"))),
-        ),
-        ("deployment-full.yaml", of(serde_json::to_value(build::deployment(&full, &settings(), "r1")))),
+        ("deployment.yaml", api(&bundled)),
+        ("deployment-foreign-image.yaml", api(&foreign)),
+        ("deployment-full.yaml", api(&full)),
         ("disruption-budget.yaml", of(serde_json::to_value(build::disruption_budget(&full).unwrap()))),
         ("network-policy.yaml", of(serde_json::to_value(build::network_policy(&full, &settings()).unwrap()))),
         (
@@ -82,10 +90,10 @@ fn children_are_as_committed() {
             of(serde_json::to_value(build::cache_network_policy(&full, &settings()).unwrap())),
         ),
         ("service.yaml", of(serde_json::to_value(build::service(&bundled)))),
-        (
-            "cache-deployment.yaml",
-            of(serde_json::to_value(build::cache_deployment(&bundled, cache, &settings(), "r1"))),
-        ),
+        ("cache-deployment.yaml", redis(&bundled, cache)),
+        ("cache-deployment-options.yaml", redis(&options, with_options)),
+        ("deployment-cache-options.yaml", api(&options)),
+        ("deployment-external-cache.yaml", api(&elsewhere)),
         ("cache-service.yaml", of(serde_json::to_value(build::cache_service(&bundled)))),
         ("cache-secret.yaml", of(serde_json::to_value(build::cache_secret(&bundled, &credentials())))),
     ];

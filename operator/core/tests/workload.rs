@@ -14,6 +14,7 @@ use plimsoll_crds::{ApiDeployment, ConfigKind};
 use serde_json::{Value, json};
 
 const ZONE: &str = "topology.kubernetes.io/zone";
+const CONNECTIONS: &str = "PLIMSOLL_DATABASE_CONNECTIONS";
 
 fn pod(spec: &Value) -> PodSpec {
     let deployment = build::deployment(&app(spec), &settings(), "r1");
@@ -54,11 +55,17 @@ fn zones(deployment: &Deployment) -> usize {
     constraints.filter(|constraint| constraint.topology_key == ZONE).count()
 }
 
-/// The Deployment as an operator left it that did not spread over zones and knew no configuration.
+fn connections(deployment: &Deployment) -> Option<&str> {
+    let variables = deployment.spec.as_ref()?.template.spec.as_ref()?.containers[0].env.as_ref()?;
+    variables.iter().find(|variable| variable.name == CONNECTIONS)?.value.as_deref()
+}
+
+/// The Deployment as an operator left it that did not spread over zones, knew no configuration and named no connections.
 fn of_an_earlier_operator(app: &ApiDeployment) -> Deployment {
     let mut deployment = live(app, 3, 3);
     let pod = deployment.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
     pod.topology_spread_constraints.as_mut().unwrap().retain(|constraint| constraint.topology_key != ZONE);
+    pod.containers[0].env.as_mut().unwrap().retain(|variable| variable.name != CONNECTIONS);
     deployment
 }
 
@@ -222,6 +229,23 @@ fn a_policy_lets_the_operator_read_the_metrics_and_only_whom_it_names() {
 }
 
 #[test]
+fn the_caches_exporter_is_read_by_whom_the_policy_names_and_by_nobody_else() {
+    let ports = |policy: &Value, cache: &Value| {
+        let app = app(&json!({ "networkPolicy": policy, "cache": { "managed": cache } }));
+        let policy = build::cache_network_policy(&app, &settings()).unwrap();
+        let ingress = serde_json::to_value(policy).unwrap()["spec"]["ingress"].clone();
+        ingress.as_array().unwrap().iter().skip(1).cloned().collect::<Vec<_>>()
+    };
+    let peer = json!({ "namespaceSelector": { "matchLabels": { "team": "monitoring" } } });
+    let (named, exporter) = (json!({ "metricsFrom": [peer] }), json!({ "exporter": {} }));
+    let rule = json!({ "from": [peer], "ports": [{ "port": 9121, "protocol": "TCP" }] });
+    assert_eq!(ports(&named, &exporter), [rule]);
+    // The operator's namespace reaches every port by the first rule.
+    assert_eq!(ports(&json!({}), &exporter), [] as [Value; 0], "a rule without peers would let everybody in");
+    assert_eq!(ports(&named, &json!({})), [] as [Value; 0], "nothing is served there");
+}
+
+#[test]
 fn a_change_of_configuration_changes_the_template() {
     let (app, mut observed) = configured("one", Vec::new());
     let plan = decided(&app, observed.clone());
@@ -289,10 +313,20 @@ fn the_next_image_brings_in_what_an_upgrade_left_out() {
     app.spec.image = Some("posts:2".into());
     let plan = decided(&app, observed.clone());
     let written = applied(&plan).unwrap();
-    assert_eq!((zones(written), template_hash(written)), (1, Some("one")));
+    assert_eq!((zones(written), template_hash(written), connections(written)), (1, Some("one"), Some("3")));
     let memory = carry_out(&plan, &mut observed);
     let again = decide(&input(app, observed, memory, start()));
     assert!(again.steps.is_empty(), "{:?}", again.steps);
+}
+
+#[test]
+fn connections_that_the_spec_names_do_not_wait_for_the_next_image() {
+    let external =
+        json!({ "urlFrom": { "secretKeyRef": { "name": "db", "key": "url" } }, "connectionsPerReplica": 5 });
+    let app = app(&json!({ "database": { "external": external } }));
+    let deployment = Child::Owned(Box::new(of_an_earlier_operator(&app)));
+    let plan = decided(&app, Observed { deployment, ..Observed::default() });
+    assert_eq!(connections(applied(&plan).unwrap()), Some("5"));
 }
 
 #[test]

@@ -4,6 +4,8 @@
 
 mod apply;
 mod attached;
+pub mod cache;
+mod cache_credentials;
 mod configuration;
 mod events;
 mod observe;
@@ -64,6 +66,7 @@ pub struct Context {
     recorder: Recorder,
     scrapes: Arc<Semaphore>,
     servers: Arc<Servers>,
+    cache_questions: Arc<Semaphore>,
 }
 
 /// Watched objects. They may be behind the API server; what that would hurt is read live.
@@ -102,7 +105,20 @@ impl Context {
         let shards = shards.into();
         let fence = shards.fence(0).clone();
         let servers = Arc::default();
-        Self { client, stores, fence, shards, metrics, registry, settings, recorder, scrapes, servers }
+        let cache_questions = Arc::new(Semaphore::new(cache::QUESTIONS_MAX));
+        Self {
+            client,
+            stores,
+            fence,
+            shards,
+            metrics,
+            registry,
+            settings,
+            recorder,
+            scrapes,
+            servers,
+            cache_questions,
+        }
     }
 
     /// With the Prometheus servers that resources may choose among.

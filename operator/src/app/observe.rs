@@ -9,24 +9,25 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource};
 use kube_runtime::reflector::{ObjectRef, Store};
-use plimsoll_core::build::{self, CACHE_SECRET_KEYS, REVISION_ANNOTATION, cache_name, name_of};
-use plimsoll_core::input::{CacheSecret, Child, Credentials, Input, Observed, Scrape, child_of};
+use plimsoll_core::build::{
+    self, CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, REVISION_ANNOTATION, cache_name, cache_secret_keys,
+    name_of,
+};
+use plimsoll_core::input::{CacheSecret, Child, Input, Observed, Scrape, child_of};
 use plimsoll_core::memory::{Failure, Memory};
 use plimsoll_core::plan::ChildKind;
 use plimsoll_core::{version_of, with_resources_of};
 use plimsoll_crds::{ApiDeployment, CacheKind, DatabaseKind, SecretKeySelector};
-use rand::Rng as _;
-use rand::distr::Alphanumeric;
 use serde::de::DeserializeOwned;
 
-use super::{Context, attached, configuration, rivals};
+use super::{Context, attached, cache as cache_question, cache_credentials, configuration, rivals};
 use crate::error::{Error, Retry};
 use crate::source::pods::Pods;
 use crate::source::prometheus::Prometheus;
 use crate::source::round::round;
 use crate::source::target::Target;
 use crate::source::{Asked, MetricsSource as _, credentials};
-use crate::state::{Secrets, Working};
+use crate::state::{CacheLogin, Secrets, Working};
 
 /// Secrets that were there are looked at again after this long.
 const SECRETS_AGE_MAX: Duration = Duration::from_mins(1);
@@ -76,14 +77,17 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
             scrape = self::scrape(ctx, app, &targets, working).await;
         }
     }
+    let cache_managed = matches!(app.spec.cache.kind(), CacheKind::Managed(_));
+    let without_secret = cache_managed && matches!(observed.cache_secret, Child::Absent);
     Ok(Input {
         now: Timestamp::now(),
+        cache: cache_question::last_said(app, working, &ctx.cache_questions),
         app: app.clone(),
         settings: ctx.settings.clone(),
         observed,
         scrape,
         memory: working.memory.clone(),
-        fresh_credentials: fresh_credentials(),
+        fresh_credentials: cache_credentials::fresh(app, without_secret),
     })
 }
 
@@ -249,20 +253,29 @@ async fn secrets(ctx: &Context, app: &ApiDeployment, last: Option<&Secrets>) -> 
     };
     let mut missing = Vec::new();
     for SecretKeySelector { name, key } in referenced(app) {
-        let secret = get(name).await?;
-        if !secret.is_some_and(|secret| secret.data.is_some_and(|data| data.contains_key(key))) {
-            missing.push((name.clone(), key.clone()));
+        let secret = get(&name).await?;
+        if !secret.is_some_and(|secret| secret.data.is_some_and(|data| data.contains_key(&key))) {
+            missing.push((name, key));
         }
     }
-    let mut cache = Child::Absent;
+    let (mut cache, mut cache_login) = (Child::Absent, None);
     if managed {
         let name = cache_name(app);
         let found = get(&name).await?;
         if let Some(secret) = &found {
             let has = |key: &&str| secret.data.as_ref().is_some_and(|data| data.contains_key(*key));
             missing.extend(
-                CACHE_SECRET_KEYS.iter().filter(|key| !has(key)).map(|key| (name.clone(), (*key).to_owned())),
+                cache_secret_keys(app)
+                    .iter()
+                    .filter(|key| !has(key))
+                    .map(|key| (name.clone(), (*key).to_owned())),
             );
+            let authority = match own_certificates(app) {
+                Some(other) => get(other).await?.and_then(|other| text(&other, CERTIFICATE_KEYS[0])),
+                None => text(secret, CERTIFICATE_KEYS[0]),
+            };
+            cache_login =
+                text(secret, OPERATOR_PASSWORD_KEY).map(|password| CacheLogin { password, authority });
         }
         let owner_uid = app.metadata.uid.as_deref().unwrap_or_default();
         let seen = found.as_ref().map(|secret| {
@@ -272,18 +285,36 @@ async fn secrets(ctx: &Context, app: &ApiDeployment, last: Option<&Secrets>) -> 
         });
         cache = child_of(owner_uid, seen);
     }
-    Ok(Secrets { read_at: Instant::now(), generation, cache, missing })
+    Ok(Secrets { read_at: Instant::now(), generation, cache, cache_login, missing })
 }
 
-fn referenced(app: &ApiDeployment) -> Vec<&SecretKeySelector> {
+/// Keys of Secrets that are not ours to make.
+fn referenced(app: &ApiDeployment) -> Vec<SecretKeySelector> {
     let mut referenced = Vec::new();
     if let DatabaseKind::External(database) = app.spec.database() {
-        referenced.push(&database.url_from.secret_key_ref);
+        referenced.push(database.url_from.secret_key_ref.clone());
     }
     if let CacheKind::External(cache) = app.spec.cache.kind() {
-        referenced.push(&cache.url_from.secret_key_ref);
+        referenced.push(cache.url_from.secret_key_ref.clone());
+        referenced.extend(cache.ca_from.iter().map(|from| from.secret_key_ref.clone()));
+    }
+    if let Some(name) = own_certificates(app) {
+        referenced
+            .extend(CERTIFICATE_KEYS.map(|key| SecretKeySelector { name: name.into(), key: key.into() }));
     }
     referenced
+}
+
+/// The Secret of the user's own certificates for the managed cache.
+fn own_certificates(app: &ApiDeployment) -> Option<&str> {
+    match app.spec.cache.kind() {
+        CacheKind::Managed(cache) => cache.tls.as_ref()?.secret_name.as_deref(),
+        CacheKind::External(_) | CacheKind::Disabled => None,
+    }
+}
+
+fn text(secret: &Secret, key: &str) -> Option<String> {
+    String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
 }
 
 /// Reads the counts of the pods where the spec says. None when there is nothing newer than in the last round.
@@ -309,11 +340,4 @@ async fn scrape(
 
 fn pods_of(app: &ApiDeployment, pods: &Store<Pod>) -> Vec<Target> {
     pods.state().iter().filter_map(|pod| Target::of(app, pod)).collect()
-}
-
-/// 190 bits for the password; the generator is the thread's, which is seeded by the system.
-fn fresh_credentials() -> Credentials {
-    let text =
-        |length| rand::rng().sample_iter(Alphanumeric).take(length).map(char::from).collect::<String>();
-    Credentials { password: text(32), revision: text(8).to_lowercase() }
 }

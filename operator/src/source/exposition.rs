@@ -1,4 +1,4 @@
-//! Reads one histogram, requests in flight, refused requests and CPU from Prometheus' text format (0.0.4).
+//! Reads one histogram, requests in flight, refused requests, CPU and what replicas share from Prometheus' text format (0.0.4).
 //!
 //! Lenient on order and on everything it is not asked for; strict on the numbers it returns. It copies no text.
 
@@ -34,7 +34,7 @@ pub fn parse(text: &str, histogram: &str, chosen: &BTreeMap<String, String>) -> 
             line.find(|c: char| c == '{' || c.is_ascii_whitespace()).ok_or(Rejection::NotExposition)?;
         let (name, rest) = line.split_at(name_end);
         let is_bucket = name.strip_suffix("_bucket") == Some(histogram);
-        if !is_bucket && !Tally::takes(name) {
+        if !is_bucket && !Tally::takes(name) && !Tally::takes_shared(name) {
             continue;
         }
         let (labels, rest) = match rest.strip_prefix('{') {
@@ -42,7 +42,9 @@ pub fn parse(text: &str, histogram: &str, chosen: &BTreeMap<String, String>) -> 
             None => (Labels::default(), rest),
         };
         let value = number(rest)?;
-        if !is_bucket {
+        if Tally::takes_shared(name) {
+            tally.shared(name, labels.layer, labels.result, value);
+        } else if !is_bucket {
             tally.scalar(name, value);
         } else if labels.chosen < chosen.len() {
             left_out = true;
@@ -65,6 +67,9 @@ pub fn parse(text: &str, histogram: &str, chosen: &BTreeMap<String, String>) -> 
 struct Labels<'a> {
     edge: Option<&'a str>,
     status: Option<&'a str>,
+    /// Layer of a cache, and what a look-up in it found.
+    layer: Option<&'a str>,
+    result: Option<&'a str>,
     /// How many labels are those that were chosen.
     chosen: usize,
 }
@@ -82,10 +87,12 @@ impl<'a> Labels<'a> {
             let quoted = quoted.trim_start().strip_prefix('"').ok_or(Rejection::NotExposition)?;
             let end = closing_quote(quoted).ok_or(Rejection::NotExposition)?;
             let (name, value) = (name.trim(), &quoted[..end]);
-            if name == "le" {
-                labels.edge = Some(value);
-            } else if STATUS_LABELS.contains(&name) {
-                labels.status = Some(value);
+            match name {
+                "le" => labels.edge = Some(value),
+                "layer" => labels.layer = Some(value),
+                "result" => labels.result = Some(value),
+                name if STATUS_LABELS.contains(&name) => labels.status = Some(value),
+                _ => {}
             }
             if chosen.get(name).is_some_and(|wanted| unescaped(value, wanted)) {
                 labels.chosen += 1;
@@ -135,6 +142,7 @@ mod tests {
 
     use plimsoll_core::engine::Cpu;
     use plimsoll_core::histogram::Snapshot;
+    use plimsoll_core::shared::Shared;
 
     use super::*;
 
@@ -232,6 +240,20 @@ other_metric{le="0.1"} NaN
         for nothing in ["", "process_cpu_seconds_total NaN\n", "cgroup_cpu_usage_seconds_total -1\n"] {
             assert_eq!(cpu(nothing), None, "{nothing}");
         }
+    }
+
+    #[test]
+    fn what_replicas_share_is_read_where_it_is_told() {
+        let shared =
+            |text: &str| parse(&format!("http_requests_in_flight 0\n{text}"), NAME).unwrap().snapshot.shared;
+        let text = "cache_requests_total{layer=\"local\",result=\"hit\"} 9\n\
+                    cache_requests_total{layer=\"redis\",result=\"hit\"} 5\n\
+                    cache_requests_total{result=\"miss\",layer=\"redis\"} 2\n\
+                    database_server_connections_max 97\n";
+        let told =
+            Shared { cache_hits: Some(5.0), cache_misses: Some(2.0), database_connections_max: Some(97.0) };
+        assert_eq!(shared(text), told);
+        assert_eq!(shared("database_server_connections_max NaN\n"), Shared::default());
     }
 
     #[test]

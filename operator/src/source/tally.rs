@@ -1,9 +1,11 @@
 //! Adds up what one pod tells, series by series: one histogram, requests in flight, refused requests and CPU.
 //!
-//! It is the same for both sources, so that they cannot differ in what a series means.
+//! It is the same for both sources, so that they cannot differ in what a series means. What replicas share, the cache and the
+//! database, is told by the pods themselves only.
 
 use plimsoll_core::engine::Cpu;
 use plimsoll_core::histogram::{Rejection, Snapshot};
+use plimsoll_core::shared::Shared;
 
 /// Gauge of requests being served; used when present.
 pub const IN_FLIGHT: &str = "http_requests_in_flight";
@@ -21,6 +23,11 @@ const CPU_THROTTLED: &str = "cgroup_cpu_throttled_periods_total";
 /// Metrics beside the histogram.
 pub const SCALARS: [&str; 7] =
     [IN_FLIGHT, SHED, CPU_CGROUP, CPU_PROCESS, CPU_QUOTA, CPU_PERIODS, CPU_THROTTLED];
+
+/// Look-ups in the layers of the cache, by what they found; those of the shared layer are used when present.
+const CACHE_REQUESTS: &str = "cache_requests_total";
+/// Connections that the database server takes; used when present.
+const DATABASE_MAX: &str = "database_server_connections_max";
 
 /// Labels by which a histogram tells the status of its requests, by custom and by OpenTelemetry's conventions; one is used
 /// when present.
@@ -41,6 +48,7 @@ pub struct Tally {
     buckets: Vec<(f64, f64)>,
     failed: Option<f64>,
     scalars: [Option<f64>; SCALARS.len()],
+    shared: Shared,
 }
 
 impl Tally {
@@ -54,6 +62,22 @@ impl Tally {
         if let Some(place) = SCALARS.iter().position(|scalar| *scalar == name) {
             *self.scalars[place].get_or_insert(0.0) += value;
         }
+    }
+
+    /// Whether a metric tells of what replicas share.
+    pub fn takes_shared(name: &str) -> bool {
+        [CACHE_REQUESTS, DATABASE_MAX].contains(&name)
+    }
+
+    /// Adds a series of such a metric; look-ups have the layer of the cache and what they found there.
+    pub fn shared(&mut self, name: &str, layer: Option<&str>, result: Option<&str>, value: f64) {
+        let place = match (name, layer, result) {
+            (CACHE_REQUESTS, Some("redis"), Some("hit")) => &mut self.shared.cache_hits,
+            (CACHE_REQUESTS, Some("redis"), Some("miss")) => &mut self.shared.cache_misses,
+            (DATABASE_MAX, ..) => &mut self.shared.database_connections_max,
+            _ => return,
+        };
+        *place.get_or_insert(0.0) += value;
     }
 
     /// Adds a bucket: requests up to an edge, with the status that they ended with, where that is told.
@@ -86,7 +110,13 @@ impl Tally {
     pub fn counts(self) -> Result<Counts, Rejection> {
         let cpu = self.cpu();
         let (in_flight, shed) = (self.of(IN_FLIGHT), self.of(SHED));
-        let snapshot = Snapshot::new(self.buckets, in_flight, shed)?;
+        let Shared { cache_hits, cache_misses, database_connections_max } = self.shared;
+        let mut snapshot = Snapshot::new(self.buckets, in_flight, shed)?;
+        snapshot.shared = Shared {
+            cache_hits: sane(cache_hits),
+            cache_misses: sane(cache_misses),
+            database_connections_max: sane(database_connections_max),
+        };
         let snapshot = match self.failed {
             Some(failed) => snapshot.with_failed(failed)?,
             None => snapshot,
@@ -98,9 +128,9 @@ impl Tally {
         self.scalars[SCALARS.iter().position(|scalar| *scalar == name)?]
     }
 
-    /// A number that makes no sense is as good as none: nothing depends on CPU alone.
+    /// Nothing depends on CPU alone.
     fn cpu(&self) -> Option<Cpu> {
-        let sane = |name| self.of(name).filter(|value| value.is_finite() && *value >= 0.0);
+        let sane = |name| sane(self.of(name));
         Some(Cpu {
             used_seconds: sane(CPU_CGROUP).or(sane(CPU_PROCESS))?,
             limit_cores: sane(CPU_QUOTA).filter(|cores| *cores > 0.0),
@@ -108,6 +138,11 @@ impl Tally {
             throttled_periods: sane(CPU_THROTTLED).unwrap_or(0.0),
         })
     }
+}
+
+/// A number that makes no sense is as good as none.
+fn sane(value: Option<f64>) -> Option<f64> {
+    value.filter(|value| value.is_finite() && *value >= 0.0)
 }
 
 /// A number as Prometheus writes it: Go's forms of a float, which are Rust's but for the sign of infinity.

@@ -2,6 +2,7 @@
 
 mod attach;
 mod audit;
+mod cache;
 mod chart;
 mod conditions;
 mod faults;

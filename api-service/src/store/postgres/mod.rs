@@ -16,7 +16,8 @@ use tokio_postgres::{Config, IsolationLevel, Row, types::ToSql};
 use self::pool::{Pool, bounded, bounded_by, settle};
 use super::{
     Columns, Conditional, Created, Filter, Limits, OLD_KEYS_PER_WRITE, Once, StoreError, StoreMetrics,
-    keys_end, metrics::Usage,
+    keys_end,
+    metrics::{ServerConnections, Usage},
 };
 use crate::post::{Author, Content, Post};
 
@@ -64,6 +65,17 @@ impl Postgres {
         let outcome = bounded_by(PING_MAX, async {
             let statement = self.pool.prepare(&client, &sql::PING).await?;
             Ok(client.execute(&statement, &[]).await.map(drop)?)
+        });
+        let outcome = outcome.await;
+        settle(client, outcome)
+    }
+
+    pub(super) async fn server_connections(&self) -> Result<ServerConnections, StoreError> {
+        let client = self.pool.client_unjudged().await?;
+        let outcome = bounded_by(PING_MAX, async {
+            let statement = self.pool.prepare(&client, &sql::SERVER_CONNECTIONS).await?;
+            let row = client.query_one(&statement, &[]).await?;
+            Ok(ServerConnections { max: row.try_get(0)?, used: row.try_get(1)? })
         });
         let outcome = outcome.await;
         settle(client, outcome)

@@ -181,4 +181,17 @@ pub(super) const FORGET_KEYS: Sql = Sql {
         ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
 };
 
+/// What the server keeps for superusers and for those with `pg_use_reserved_connections` is not to be had; a limit of the
+/// user's or of the database's own may be lower.
+pub(super) const SERVER_CONNECTIONS: Sql = Sql {
+    query: Query::ServerConnections,
+    text: "SELECT LEAST(
+            current_setting('max_connections')::bigint
+                - current_setting('superuser_reserved_connections')::bigint
+                - COALESCE(current_setting('reserved_connections', true)::bigint, 0),
+            (SELECT NULLIF(rolconnlimit, -1)::bigint FROM pg_roles WHERE rolname = current_user),
+            (SELECT NULLIF(datconnlimit, -1)::bigint FROM pg_database WHERE datname = current_database())),
+        (SELECT COALESCE(sum(numbackends), 0)::bigint FROM pg_stat_database)",
+};
+
 pub(super) const PING: Sql = Sql { query: Query::Ping, text: "SELECT 1" };

@@ -2,24 +2,26 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, KeyToPath, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
-    SecretVolumeSource, TCPSocketAction, Volume, VolumeMount,
+    Container, ContainerPort, ExecAction, KeyToPath, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+    SecretVolumeSource, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use plimsoll_crds::{ApiDeployment, ManagedCache, quantity_bytes};
+use plimsoll_crds::{ApiDeployment, Eviction, ManagedCache, quantity_bytes};
 
+use super::cache_secret::{CERTIFICATE_KEYS, access_key};
 use super::{
-    Component, cache_annotations, cache_name, container_security, empty_dir, label_selector, labels,
-    metadata, mount, pod_security,
+    Component, cache_annotations, cache_exporter, cache_name, container_security, empty_dir, label_selector,
+    labels, metadata, mount, pod_security,
 };
+use crate::cache::MAX_MEMORY_PERCENT;
 use crate::input::Settings;
 
 /// Port of Redis.
 pub(super) const PORT: i32 = 6379;
-/// Share of the container's memory that keys may take; the rest is for buffers, fragmentation and Redis itself.
-const MAX_MEMORY_PERCENT: u64 = 75;
+/// Where its users and its certificates are.
+const USERS_FOLDER: &str = "/etc/redis";
+const TLS_FOLDER: &str = "/etc/redis-tls";
 
 /// Builds the Deployment. `cache_revision` names the credentials.
 pub fn cache_deployment(
@@ -51,92 +53,121 @@ pub fn cache_deployment(
 }
 
 fn pod(app: &ApiDeployment, cache: &ManagedCache, settings: &Settings) -> PodSpec {
+    let exporter = cache.exporter.as_ref();
+    let exporter = exporter.map(|exporter| cache_exporter::container(app, exporter, cache.tls.is_some()));
     PodSpec {
         automount_service_account_token: Some(false),
-        containers: vec![container(cache, settings)],
+        containers: std::iter::once(container(cache, settings)).chain(exporter).collect(),
         enable_service_links: Some(false),
         security_context: Some(pod_security()),
         termination_grace_period_seconds: Some(10),
-        volumes: Some(vec![
-            Volume {
-                name: "users".into(),
-                secret: Some(SecretVolumeSource {
-                    default_mode: Some(0o440),
-                    items: Some(vec![KeyToPath {
-                        key: "users.acl".into(),
-                        path: "users.acl".into(),
-                        mode: None,
-                    }]),
-                    secret_name: Some(cache_name(app)),
-                    ..SecretVolumeSource::default()
-                }),
-                ..Volume::default()
-            },
-            empty_dir("tmp", None),
-        ]),
+        volumes: Some(volumes(app, cache)),
         ..PodSpec::default()
     }
 }
 
-fn container(cache: &ManagedCache, settings: &Settings) -> Container {
+fn volumes(app: &ApiDeployment, cache: &ManagedCache) -> Vec<Volume> {
+    let secret = |volume: &str, name: String, keys: &[(&str, &str)]| Volume {
+        name: volume.into(),
+        secret: Some(SecretVolumeSource {
+            default_mode: Some(0o440),
+            items: Some(
+                keys.iter()
+                    .map(|(key, path)| KeyToPath { key: (*key).into(), path: (*path).into(), mode: None })
+                    .collect(),
+            ),
+            secret_name: Some(name),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    };
+    let users = secret("users", cache_name(app), &[(access_key(app), "users.acl")]);
+    let tls = cache.tls.as_ref().map(|tls| {
+        let name = tls.secret_name.clone().unwrap_or_else(|| cache_name(app));
+        secret("tls", name, &CERTIFICATE_KEYS.map(|key| (key, key)))
+    });
+    std::iter::once(users).chain(tls).chain(std::iter::once(empty_dir("tmp", None))).collect()
+}
+
+/// The command line of Redis: nothing is kept on a disk, and keys go before memory runs out.
+fn arguments(cache: &ManagedCache) -> Vec<String> {
     // The schema has refused a quantity that cannot be read; without a limit of its own Redis would grow to the
     // container's and be killed there, so an unreadable one falls back to the smallest allowed.
     let memory_bytes = quantity_bytes(&cache.memory).unwrap_or(16 << 20);
-    let max_memory_bytes = memory_bytes / 100 * MAX_MEMORY_PERCENT;
-    let arguments = [
-        "--aclfile",
-        "/etc/redis/users.acl",
-        "--maxmemory",
-        &max_memory_bytes.to_string(),
-        "--maxmemory-policy",
-        "allkeys-lru",
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-        "--dir",
-        "/tmp",
-        "--port",
-        &PORT.to_string(),
-    ];
+    let max_memory = (memory_bytes / 100 * MAX_MEMORY_PERCENT).to_string();
+    let policy = match cache.eviction {
+        Eviction::LRU => "allkeys-lru",
+        Eviction::LFU => "allkeys-lfu",
+    };
+    let users = format!("{USERS_FOLDER}/users.acl");
+    let [authority, server, key] = CERTIFICATE_KEYS.map(|key| format!("{TLS_FOLDER}/{key}"));
+    let port = PORT.to_string();
+    let mut arguments = vec!["--aclfile", &users, "--maxmemory", &max_memory, "--maxmemory-policy", policy];
+    arguments.extend(["--save", "", "--appendonly", "no", "--dir", "/tmp"]);
+    if cache.tls.is_some() {
+        arguments.extend(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"]);
+        arguments.extend([
+            "--tls-ca-cert-file",
+            &authority,
+            "--tls-cert-file",
+            &server,
+            "--tls-key-file",
+            &key,
+        ]);
+    } else {
+        arguments.extend(["--port", &port]);
+    }
+    arguments.into_iter().map(String::from).collect()
+}
+
+fn container(cache: &ManagedCache, settings: &Settings) -> Container {
     let quantities = |cpu: Option<&str>| {
         let mut quantities = std::collections::BTreeMap::from([("memory".to_owned(), cache.memory.clone())]);
         quantities.extend(cpu.map(|cpu| ("cpu".to_owned(), Quantity(cpu.into()))));
         Some(quantities)
     };
+    let tls = cache.tls.as_ref().map(|_| VolumeMount { read_only: Some(true), ..mount("tls", TLS_FOLDER) });
+    let mounts =
+        [VolumeMount { read_only: Some(true), ..mount("users", USERS_FOLDER) }, mount("tmp", "/tmp")];
     Container {
         name: "redis".into(),
         image: Some(cache.image.clone().unwrap_or_else(|| settings.redis_image.clone())),
         // Not the image's entrypoint: it changes users, which the security context forbids.
         command: Some(vec!["redis-server".into()]),
-        args: Some(arguments.map(String::from).to_vec()),
+        args: Some(arguments(cache)),
         ports: Some(vec![ContainerPort {
             name: Some("redis".into()),
             container_port: PORT,
             protocol: Some("TCP".into()),
             ..ContainerPort::default()
         }]),
-        liveness_probe: Some(probe(10, 5, 3)),
-        readiness_probe: Some(probe(2, 1, 3)),
+        liveness_probe: Some(probe(cache, 10, 5, 3)),
+        readiness_probe: Some(probe(cache, 5, 2, 2)),
         resources: Some(ResourceRequirements {
             limits: quantities(None),
             requests: quantities(Some("20m")),
             ..ResourceRequirements::default()
         }),
         security_context: Some(container_security()),
-        volume_mounts: Some(vec![
-            VolumeMount { read_only: Some(true), ..mount("users", "/etc/redis") },
-            mount("tmp", "/tmp"),
-        ]),
+        volume_mounts: Some(mounts.into_iter().chain(tls).collect()),
         ..Container::default()
     }
 }
 
-fn probe(period_seconds: i32, timeout_seconds: i32, failure_threshold: i32) -> Probe {
+/// Whether Redis answers at all. Without a password every answer is a refusal, and each of them is a sign of life: one that
+/// still loads, or waits for its primary, is not to be killed for it. One that hangs gives none.
+fn probe(cache: &ManagedCache, period_seconds: i32, timeout_seconds: i32, failure_threshold: i32) -> Probe {
+    let port = PORT.to_string();
+    let mut command = vec!["redis-cli", "-p", &port];
+    if cache.tls.is_some() {
+        // Over the loopback, where nobody listens in: the certificate need not be for that name.
+        command.extend(["--tls", "--insecure"]);
+    }
+    command.push("PING");
     Probe {
+        exec: Some(ExecAction { command: Some(command.into_iter().map(String::from).collect()) }),
         failure_threshold: Some(failure_threshold),
         period_seconds: Some(period_seconds),
-        tcp_socket: Some(TCPSocketAction { port: IntOrString::String("redis".into()), host: None }),
         timeout_seconds: Some(timeout_seconds),
         ..Probe::default()
     }

@@ -1,37 +1,89 @@
-//! The managed cache's Secret: one password, in the three forms in which it is read.
+//! The managed cache's Secret: passwords, each in the forms in which it is read, and certificates.
 //!
-//! The password is an input; nothing here makes one up, and nothing rotates it silently.
+//! It holds what every option of the cache needs, so that none has it written again: it is made once. Passwords and
+//! certificates are an input; nothing here makes one up, and nothing rotates them silently.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use plimsoll_crds::ApiDeployment;
+use plimsoll_crds::{ApiDeployment, CacheKind};
 
+use super::cache_access::{self, ANY_IMAGE, API_USER, BUNDLED};
 use super::cache_deployment::PORT;
 use super::{Component, cache_name, metadata};
-use crate::input::Credentials;
+use crate::input::{Certificates, Credentials};
 
-/// Keys of the Secret.
-pub const KEYS: [&str; 3] = ["password", "url", "users.acl"];
+/// Key of the URL, without and with encryption.
+pub(super) const URL_KEY: &str = "url";
+pub(super) const TLS_URL_KEY: &str = "tls-url";
+/// Key of the exporter's password.
+pub(super) const EXPORTER_PASSWORD_KEY: &str = "exporter-password";
+/// Key of the operator's own password.
+pub const OPERATOR_PASSWORD_KEY: &str = "operator-password";
+/// Keys of the certificates: the authority's, the server's, and the server's private key.
+pub const CERTIFICATE_KEYS: [&str; 3] = ["ca.crt", "tls.crt", "tls.key"];
 
 /// Annotation that names a set of credentials, on the Secret and on the pod templates that use it.
 pub const REVISION_ANNOTATION: &str = "plimsoll.dev/cache-revision";
 
-/// Builds the Secret. The default user is off; the API's user may do everything but what is dangerous to others.
+/// The keys without which the cache cannot run as the resource asks. An older Secret may lack those of newer options.
+pub fn cache_secret_keys(app: &ApiDeployment) -> Vec<&'static str> {
+    let CacheKind::Managed(cache) = app.spec.cache.kind() else { return Vec::new() };
+    let mut keys = vec!["password", URL_KEY, access_key(app)];
+    if cache.exporter.is_some() {
+        keys.push(EXPORTER_PASSWORD_KEY);
+    }
+    if let Some(tls) = &cache.tls {
+        keys.push(TLS_URL_KEY);
+        if tls.secret_name.is_none() {
+            keys.extend(CERTIFICATE_KEYS);
+        }
+    }
+    keys
+}
+
+/// Key of the file of users that fits the image.
+pub(super) fn access_key(app: &ApiDeployment) -> &'static str {
+    if app.spec.image.is_none() { BUNDLED } else { ANY_IMAGE }
+}
+
+/// Names under which the cache is reached, which its certificate is for.
+pub fn cache_host_names(app: &ApiDeployment) -> Vec<String> {
+    let (name, namespace) = (cache_name(app), app.metadata.namespace.as_deref().unwrap_or_default());
+    let service = format!("{name}.{namespace}.svc");
+    vec![
+        service.clone(),
+        format!("{service}.cluster.local"),
+        format!("{name}.{namespace}"),
+        name,
+        "localhost".into(),
+    ]
+}
+
+/// Where the cache is reached: name and port.
+pub fn cache_address(app: &ApiDeployment) -> (String, u16) {
+    let host = cache_host_names(app).into_iter().next().unwrap_or_default();
+    (host, u16::try_from(PORT).unwrap_or_default())
+}
+
+/// Builds the Secret.
 pub fn cache_secret(app: &ApiDeployment, credentials: &Credentials) -> Secret {
-    let Credentials { password, revision } = credentials;
-    let name = cache_name(app);
-    let namespace = app.metadata.namespace.as_deref().unwrap_or_default();
-    let data = BTreeMap::from([
+    let Credentials { password, operator_password, exporter_password, revision, certificates } = credentials;
+    let (host, port) = cache_address(app);
+    let url = |scheme: &str| format!("{scheme}://{API_USER}:{password}@{host}:{port}");
+    let mut data = BTreeMap::from([
         ("password", password.clone()),
-        ("url", format!("redis://plimsoll:{password}@{name}.{namespace}.svc:{PORT}")),
-        (
-            "users.acl",
-            format!("user default off\nuser plimsoll on >{password} ~* &* +@all -@admin -@dangerous\n"),
-        ),
+        (OPERATOR_PASSWORD_KEY, operator_password.clone()),
+        (EXPORTER_PASSWORD_KEY, exporter_password.clone()),
+        (URL_KEY, url("redis")),
+        (TLS_URL_KEY, url("rediss")),
     ]);
-    let mut metadata = metadata(app, name, Component::Cache);
+    data.extend(cache_access::files(credentials));
+    if let Some(Certificates { authority, server, server_key }) = certificates {
+        data.extend(CERTIFICATE_KEYS.into_iter().zip([authority, server, server_key].map(String::clone)));
+    }
+    let mut metadata = metadata(app, cache_name(app), Component::Cache);
     metadata.annotations = Some([(REVISION_ANNOTATION.into(), revision.clone())].into());
     Secret {
         metadata,

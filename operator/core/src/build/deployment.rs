@@ -8,13 +8,13 @@ use k8s_openapi::api::core::v1::{
     LocalObjectReference, PodSpec, PodTemplateSpec, SecretEnvSource, SleepAction,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, CacheKind, DatabaseKind, EnvFrom, Percentile};
+use plimsoll_crds::{ApiDeployment, ApiDeploymentSpec, DatabaseKind, EnvFrom, Percentile};
 
 use super::probes::probe;
 use super::spread::spread;
 use super::volumes::{mounts, volumes};
 use super::{
-    Component, cache_annotations, cache_name, container_security, env, env_from_secret, label_selector,
+    Component, cache_annotations, cache_client, container_security, env, env_from_secret, label_selector,
     labels, metadata, name_of, pod_security,
 };
 use crate::input::{Settings, Targets};
@@ -23,6 +23,8 @@ use crate::input::{Settings, Targets};
 const VERSION_LABEL: &str = "app.kubernetes.io/version";
 /// After this long without a new ready pod a rollout counts as stuck.
 const PROGRESS_DEADLINE_SECONDS: i32 = 120;
+/// Variable that tells the API how many connections to the database it may open.
+pub(super) const CONNECTIONS_VARIABLE: &str = "PLIMSOLL_DATABASE_CONNECTIONS";
 
 /// Builds the Deployment. `cache_revision` names the credentials of the managed cache.
 pub fn deployment(app: &ApiDeployment, settings: &Settings, cache_revision: &str) -> Deployment {
@@ -103,7 +105,7 @@ fn pod(app: &ApiDeployment, settings: &Settings) -> PodSpec {
         termination_grace_period_seconds: Some(workload.drain.grace_seconds.into()),
         tolerations: some(workload.tolerations.clone()),
         topology_spread_constraints: spread(app),
-        volumes: some(volumes(workload)),
+        volumes: some(volumes(app)),
         ..PodSpec::default()
     }
 }
@@ -140,7 +142,7 @@ fn container(app: &ApiDeployment, settings: &Settings) -> Container {
         readiness_probe: probe(spec, &spec.probes.readiness),
         resources: Some(spec.resources.clone()),
         security_context: Some(container_security()),
-        volume_mounts: some(mounts(&spec.workload)),
+        volume_mounts: some(mounts(app)),
         ..Container::default()
     }
 }
@@ -194,19 +196,12 @@ fn environment(app: &ApiDeployment) -> Vec<EnvVar> {
         DatabaseKind::External(database) => {
             let secret = &database.url_from.secret_key_ref;
             variables.push(env_from_secret("PLIMSOLL_DATABASE_URL", &secret.name, &secret.key));
+            let connections = database.connections_per_replica.to_string();
+            variables.push(env(CONNECTIONS_VARIABLE, connections));
         }
         DatabaseKind::Unknown => {}
     }
-    match spec.cache.kind() {
-        CacheKind::Managed(_) => {
-            variables.push(env_from_secret("PLIMSOLL_CACHE_URL", &cache_name(app), "url"));
-        }
-        CacheKind::External(cache) => {
-            let secret = &cache.url_from.secret_key_ref;
-            variables.push(env_from_secret("PLIMSOLL_CACHE_URL", &secret.name, &secret.key));
-        }
-        CacheKind::Disabled => {}
-    }
+    variables.extend(cache_client::environment(app));
     variables.extend(spec.env.iter().cloned());
     variables
 }

@@ -1,12 +1,13 @@
 //! What a Deployment's template takes from the cluster beside the spec: the hash of the configuration that the pods use, and
 //! what it keeps of an earlier operator's template so that an upgrade of the operator restarts no pod.
 //!
-//! Each of the two comes in with the next template that is rolled out anyway.
+//! Each of these comes in with the next image, or with the next change that is rolled out anyway.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
-use plimsoll_crds::ApiDeployment;
+use plimsoll_crds::{ApiDeployment, DEFAULT_CONNECTIONS_PER_REPLICA};
 
+use super::deployment::CONNECTIONS_VARIABLE;
 use super::spread::ZONE;
 
 /// Annotation of a pod template that names the contents of the ConfigMaps and Secrets that its pods use.
@@ -32,6 +33,11 @@ pub fn inherit(
         if let Some(constraints) = constraints {
             constraints.retain(|constraint| constraint.topology_key != ZONE);
         }
+    }
+    if let Some(live) = spared
+        && !names_connections(live)
+    {
+        without_default_connections(wanted);
     }
     let Some(digest) = digest else { return };
     if let Some(live) = spared
@@ -61,6 +67,24 @@ fn pod(deployment: &mut Deployment) -> Option<&mut PodSpec> {
 
 fn image(deployment: &Deployment) -> Option<&str> {
     template(deployment)?.spec.as_ref()?.containers.first()?.image.as_deref()
+}
+
+fn names_connections(live: &Deployment) -> bool {
+    let container =
+        template(live).and_then(|template| template.spec.as_ref()).and_then(|pod| pod.containers.first());
+    let variables = container.and_then(|container| container.env.as_ref());
+    variables.into_iter().flatten().any(|variable| variable.name == CONNECTIONS_VARIABLE)
+}
+
+/// An earlier operator did not name the connections, and the API then opens as many as are the default.
+fn without_default_connections(wanted: &mut Deployment) {
+    let default = DEFAULT_CONNECTIONS_PER_REPLICA.to_string();
+    let variables = pod(wanted).and_then(|pod| pod.containers.first_mut()?.env.as_mut());
+    if let Some(variables) = variables {
+        variables.retain(|variable| {
+            variable.name != CONNECTIONS_VARIABLE || variable.value.as_deref() != Some(&default)
+        });
+    }
 }
 
 fn config_hash(deployment: &Deployment) -> Option<&String> {

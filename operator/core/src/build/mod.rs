@@ -2,7 +2,10 @@
 //!
 //! Pure: the same resource and settings give the same children, to the byte. Nothing here decides on replicas.
 
+mod cache_access;
+mod cache_client;
 mod cache_deployment;
+mod cache_exporter;
 mod cache_secret;
 mod cache_service;
 mod deployment;
@@ -26,8 +29,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use plimsoll_crds::{ApiDeployment, CacheKind};
 use serde::Serialize;
 
+pub use cache_access::OPERATOR_USER;
 pub use cache_deployment::cache_deployment;
-pub use cache_secret::{KEYS as CACHE_SECRET_KEYS, REVISION_ANNOTATION, cache_secret};
+pub use cache_secret::{
+    CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, REVISION_ANNOTATION, cache_address, cache_host_names,
+    cache_secret, cache_secret_keys,
+};
 pub use cache_service::cache_service;
 pub use deployment::deployment;
 pub use disruption_budget::disruption_budget;

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use plimsoll_crds::{ApiDeployment, CacheKind};
 
-use super::{Component, cache_name, label_selector, metadata, name_of};
+use super::{Component, cache_exporter, cache_name, label_selector, metadata, name_of};
 use crate::input::Settings;
 
 /// Label that Kubernetes puts on each namespace, with its name.
@@ -35,18 +35,22 @@ pub fn network_policy(app: &ApiDeployment, settings: &Settings) -> Option<Networ
     Some(policy(app, name_of(app).into(), Component::Api, rules))
 }
 
-/// Builds the managed cache's NetworkPolicy: from the API's pods, the cache's own and the operator's namespace. None without
-/// `spec.networkPolicy` or without a managed cache.
+/// Builds the managed cache's NetworkPolicy: from the API's pods, the cache's own and the operator's namespace, and to the
+/// exporter's port from whoever may read the metrics. None without `spec.networkPolicy` or without a managed cache.
 pub fn cache_network_policy(app: &ApiDeployment, settings: &Settings) -> Option<NetworkPolicy> {
-    app.spec.network_policy.as_ref()?;
-    let CacheKind::Managed(_) = app.spec.cache.kind() else { return None };
+    let spec = app.spec.network_policy.as_ref()?;
+    let CacheKind::Managed(cache) = app.spec.cache.kind() else { return None };
     let pods = |component| NetworkPolicyPeer {
         pod_selector: Some(label_selector(app, component)),
         ..NetworkPolicyPeer::default()
     };
     let from = [pods(Component::Api), pods(Component::Cache)].into_iter().chain(operator(settings)).collect();
     // All ports: a mesh carries the connection on one of its own.
-    let rules = vec![NetworkPolicyIngressRule { from: Some(from), ports: None }];
+    let mut rules = vec![NetworkPolicyIngressRule { from: Some(from), ports: None }];
+    // A rule without peers would let everybody in.
+    if cache.exporter.is_some() && !spec.metrics_from.is_empty() {
+        rules.push(rule(cache_exporter::METRICS_PORT, Some(spec.metrics_from.clone())));
+    }
     Some(policy(app, cache_name(app), Component::Cache, rules))
 }
 

@@ -1,35 +1,46 @@
-//! The volumes of the API's pods: the operator's own empty folders, and the user's, of the kinds that the resource offers.
+//! The volumes of the API's pods: the operator's own empty folders and the cache's authority, and the user's, of the kinds that the resource offers.
 
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, ConfigMapVolumeSource, DownwardAPIProjection, DownwardAPIVolumeSource, KeyToPath,
     PersistentVolumeClaimVolumeSource, ProjectedVolumeSource, SecretProjection, SecretVolumeSource, Volume,
     VolumeMount, VolumeProjection,
 };
-use plimsoll_crds::{KeyToFile, ProjectedSource, Volume as UserVolume, VolumeMount as UserMount, Workload};
+use plimsoll_crds::{
+    ApiDeployment, KeyToFile, ProjectedSource, Volume as UserVolume, VolumeMount as UserMount, Workload,
+};
 
-use super::{empty_dir, mount};
+use super::{cache_client, empty_dir, mount};
 
-/// The operator's own volumes and where they are mounted.
+/// The operator's own empty folders and where they are mounted.
 const OWN: [(&str, &str); 2] = [("data", "/data"), ("tmp", "/tmp")];
 
 /// The volumes, the operator's own first.
-pub fn volumes(workload: &Workload) -> Vec<Volume> {
+pub fn volumes(app: &ApiDeployment) -> Vec<Volume> {
+    let workload = &app.spec.workload;
     let own = own(workload).map(|(name, _)| empty_dir(name, None));
-    own.chain(workload.volumes.iter().map(volume)).collect()
+    own.chain(authority(app).map(|(volume, _)| volume)).chain(workload.volumes.iter().map(volume)).collect()
 }
 
 /// The mounts, the operator's own first.
-pub fn mounts(workload: &Workload) -> Vec<VolumeMount> {
+pub fn mounts(app: &ApiDeployment) -> Vec<VolumeMount> {
+    let workload = &app.spec.workload;
     let own = own(workload).map(|(name, path)| mount(name, path));
-    own.chain(workload.volume_mounts.iter().map(user_mount)).collect()
+    let authority = authority(app).map(|(_, mount)| mount);
+    own.chain(authority).chain(workload.volume_mounts.iter().map(user_mount)).collect()
 }
 
-/// The operator's own volumes whose place the user has not taken.
+/// The operator's own empty folders whose place the user has not taken.
 fn own(workload: &Workload) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let taken = |path: &str| {
-        workload.volume_mounts.iter().any(|mount| mount.mount_path.trim_end_matches('/') == path)
-    };
-    OWN.into_iter().filter(move |(_, path)| !taken(path))
+    OWN.into_iter().filter(|(_, path)| !taken(workload, path))
+}
+
+/// The volume of the cache's authority, unless the user has taken its place.
+fn authority(app: &ApiDeployment) -> Option<(Volume, VolumeMount)> {
+    cache_client::volume(app).filter(|(_, mount)| !taken(&app.spec.workload, &mount.mount_path))
+}
+
+fn taken(workload: &Workload, path: &str) -> bool {
+    workload.volume_mounts.iter().any(|mount| mount.mount_path.trim_end_matches('/') == path)
 }
 
 fn user_mount(mount: &UserMount) -> VolumeMount {

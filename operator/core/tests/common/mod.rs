@@ -5,11 +5,15 @@ use std::collections::VecDeque;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
+use plimsoll_core::cache::CacheReading;
 use plimsoll_core::engine::{Pod, Sample};
 use plimsoll_core::histogram::Snapshot;
-use plimsoll_core::input::{CacheSecret, Child, Credentials, Input, Observed, Scrape, Settings};
+use plimsoll_core::input::{
+    CacheSecret, Certificates, Child, Credentials, Input, Observed, Scrape, Settings,
+};
 use plimsoll_core::memory::{Applied, Memory};
 use plimsoll_core::plan::{ChildKind, Plan, Step};
+use plimsoll_core::shared::Shared;
 use plimsoll_core::{build, replicas_hash, version_of};
 use plimsoll_crds::ApiDeployment;
 use serde_json::{Value, json};
@@ -27,7 +31,17 @@ pub fn settings() -> Settings {
 }
 
 pub fn credentials() -> Credentials {
-    Credentials { password: "secret".into(), revision: "r1".into() }
+    Credentials {
+        password: "secret".into(),
+        operator_password: "secret-of-the-operator".into(),
+        exporter_password: "secret-of-the-exporter".into(),
+        certificates: Some(Certificates {
+            authority: "authority".into(),
+            server: "server".into(),
+            server_key: "secret-key".into(),
+        }),
+        revision: "r1".into(),
+    }
 }
 
 /// A resource with an external database, no cache and `spec` merged over it.
@@ -51,7 +65,16 @@ pub fn app(spec: &Value) -> ApiDeployment {
 }
 
 pub fn input(app: ApiDeployment, observed: Observed, memory: Memory, now: Timestamp) -> Input {
-    Input { now, app, settings: settings(), observed, scrape: None, memory, fresh_credentials: credentials() }
+    Input {
+        now,
+        app,
+        settings: settings(),
+        observed,
+        cache: None,
+        scrape: None,
+        memory,
+        fresh_credentials: credentials(),
+    }
 }
 
 /// The API's Deployment as a cluster would show it.
@@ -190,6 +213,10 @@ pub struct World {
     pub service_seconds: f64,
     /// From ordered to ready.
     pub start_seconds: f64,
+    /// What each pod tells of what all share.
+    pub shared: Shared,
+    /// What the managed cache said last.
+    pub cache: Option<CacheReading>,
     pub history: Vec<Plan>,
     pub late: f64,
     pub served: f64,
@@ -222,6 +249,8 @@ impl World {
             random: Random(seed),
             service_seconds: 0.02,
             start_seconds: 3.0,
+            shared: Shared::default(),
+            cache: None,
             history: Vec::new(),
             late: 0.0,
             served: 0.0,
@@ -251,6 +280,7 @@ impl World {
         self.follow();
         let now = self.timestamp();
         let mut input = input(self.app.clone(), self.observed.clone(), self.memory.clone(), now);
+        input.cache = self.cache;
         input.scrape = scrape.filter(|_| self.observed.deployment.owned().is_some());
         let plan = plimsoll_core::decide(&input);
         self.memory = carry_out(&plan, &mut self.observed);
@@ -342,7 +372,9 @@ impl World {
                     (edge, up_to)
                 })
                 .collect();
-            let snapshot = Snapshot::new(cumulative, Some(pod.waiting.len() as f64), Some(pod.shed)).unwrap();
+            let mut snapshot =
+                Snapshot::new(cumulative, Some(pod.waiting.len() as f64), Some(pod.shed)).unwrap();
+            snapshot.shared = self.shared;
             let ready = pod.ready_at <= self.now_seconds;
             Pod {
                 uid: pod.uid.clone(),

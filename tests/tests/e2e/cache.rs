@@ -1,0 +1,116 @@
+//! The managed cache and the database that replicas share: who may do what, what is told of them, and what is too small.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use plimsoll_crds::ApiDeployment;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::world::{self, NAME, World};
+
+/// Posts, each of 60 kB: more than twice what the smallest cache holds.
+const POSTS: usize = 400;
+
+/// What `redis-cli` says inside the cache's pod, as the API's user, over TLS.
+async fn as_the_api(world: &World, command: &[&str]) -> Result<String> {
+    let secret = world.kubectl(&["get", "secret", "posts-cache", "-o", "jsonpath={.data.password}"]).await?;
+    let password = String::from_utf8(base64(&secret)?)?;
+    let mut args = vec!["exec", "deployment/posts-cache", "--", "redis-cli", "--tls", "--insecure"];
+    args.extend(["--no-auth-warning", "--user", "plimsoll", "-a", &password]);
+    world.kubectl(&[args.as_slice(), command].concat()).await
+}
+
+fn base64(text: &str) -> Result<Vec<u8>> {
+    use ::base64::Engine as _;
+    ::base64::engine::general_purpose::STANDARD.decode(text.trim()).context("read a Secret")
+}
+
+#[test]
+fn an_encrypted_cache_is_used_and_its_users_may_do_no_harm() {
+    world::run("cache-tls", async |world| {
+        world.apply_ready(json!({ "cache": { "managed": { "memory": "32Mi", "tls": {} } } })).await?;
+        for command in [&["FLUSHALL"][..], &["CONFIG", "GET", "*"], &["KEYS", "*"], &["SHUTDOWN", "NOSAVE"]] {
+            let said = as_the_api(world, command).await?;
+            ensure!(said.contains("NOPERM"), "{command:?} is not refused: {said}");
+        }
+        let nobody = ["exec", "deployment/posts-cache", "--", "redis-cli", "--tls", "--insecure", "PING"];
+        let said = world.kubectl(&nobody).await?;
+        ensure!(said.contains("NOAUTH"), "the default user is on: {said}");
+
+        // Ten posts, read by many: the replicas that read them second find them in the cache.
+        let load = world.load("0,20\n75,20\n", &[("/posts/{post}", 1)]).await?;
+        let told = |app: Option<&ApiDeployment>| {
+            let cache = app.and_then(|app| app.status.as_ref()?.cache.as_ref());
+            cache.is_some_and(|cache| cache.memory_used.is_some() && cache.evictions_per_second.is_some())
+        };
+        world.until(NAME, Duration::from_mins(2), told, "tells how its cache fares").await?;
+        let found = as_the_api(world, &["GET", "post:1"]).await?;
+        ensure!(found.contains("\"title\""), "the API does not use the encrypted cache: {found}");
+        let (summary, _) = load.finish().await?;
+        ensure!(summary.ends.unserved() == 0, "{:?}", summary.failures);
+        Ok(())
+    });
+}
+
+/// Makes a post of 60 kB and gives its id.
+async fn large_post(address: &str) -> Result<i64> {
+    let body = json!({ "title": "large", "body": "x".repeat(60_000) }).to_string();
+    let head = format!(
+        "POST /posts HTTP/1.1\r\nhost: posts\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(address).await.context("connect to the API")?;
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let id =
+        answer.split("\"id\":").nth(1).map(|rest| rest.trim_start().split([',', '}']).next().unwrap_or(""));
+    id.and_then(|id| id.parse().ok()).with_context(|| format!("POST /posts answers {answer:.200}"))
+}
+
+#[test]
+fn a_cache_that_is_too_small_is_named_with_the_size_that_helps() {
+    world::run("cache-small", async |world| {
+        world.apply_ready(json!({ "cache": { "managed": { "memory": "16Mi" } } })).await?;
+        let service = Api::<Service>::namespaced(world.client.clone(), &world.namespace).get(NAME).await?;
+        let address = service.spec.and_then(|spec| spec.cluster_ip).context("the Service's address")?;
+        let mut paths = Vec::with_capacity(POSTS);
+        for _ in 0..POSTS {
+            paths.push(format!("/posts/{}", large_post(&format!("{address}:80")).await?));
+        }
+        let weighted: Vec<(&str, u32)> = paths.iter().map(|path| (path.as_str(), 1)).collect();
+        let load = world.load("0,40\n110,40\n", &weighted).await?;
+        let message = world.until_condition("CacheEffective", "False", "CacheTooSmall").await?;
+        for part in ["% of look-ups find something", "raise spec.cache.managed.memory from 16Mi to "] {
+            ensure!(message.contains(part), "the message does not say {part:?}: {message}");
+        }
+        let described = world.kubectl(&["describe", "apid", NAME]).await?;
+        ensure!(described.contains("Hit Ratio Percent"), "{described}");
+        drop(load);
+        Ok(())
+    });
+}
+
+#[test]
+fn connections_that_the_database_does_not_take_are_told_before_scaling_needs_them() {
+    world::run("connections", async |world| {
+        let database = |connections: i32| {
+            let reference = json!({ "secretKeyRef": { "name": "postgres", "key": "url" } });
+            json!({ "database": { "external": { "urlFrom": reference, "connectionsPerReplica": connections } } })
+        };
+        world.apply_ready(database(50)).await?;
+        let kind = "DatabaseConnectionsSufficient";
+        let message = world.until_condition(kind, "False", "TooManyConnections").await?;
+        ensure!(message.starts_with("14 replicas x 50 connections = 700 > 97"), "{message}");
+        ensure!(message.contains("lower spec.replicas.max to 1"), "{message}");
+        world.patch(database(3)).await?;
+        let message = world.until_condition(kind, "True", "ConnectionsFit").await?;
+        ensure!(message.starts_with("14 replicas x 3 connections = 42"), "{message}");
+        Ok(())
+    });
+}
