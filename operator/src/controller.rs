@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt as _, future};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::core::DeserializeGuard;
 use kube_runtime::controller::{self, Action, Controller};
@@ -26,7 +26,7 @@ use crate::watches::{Watches, managed, pods, prune_metadata, prune_pod};
 pub type Guarded = DeserializeGuard<ApiDeployment>;
 
 /// The kinds that are watched, as logs and metrics name them.
-const KINDS: [&str; 4] = ["ApiDeployment", "Deployment", "Service", "Pod"];
+const KINDS: [&str; 5] = ["ApiDeployment", "Deployment", "Service", "Pod", "StatefulSet"];
 
 /// Pause between two sweeps of the state of objects that are gone.
 const SWEEP_PERIOD: Duration = Duration::from_mins(1);
@@ -45,10 +45,13 @@ pub async fn run(
     let (apps, apps_stream) = watches.of::<Guarded>(KINDS[0], watcher::Config::default(), prune_metadata);
     let (deployments, deployments_stream) = watches.of::<Deployment>(KINDS[1], managed(), prune_metadata);
     let (services, services_stream) = watches.of::<Service>(KINDS[2], managed(), prune_metadata);
+    let (stateful_sets, stateful_sets_stream) =
+        watches.of::<StatefulSet>(KINDS[4], managed(), prune_metadata);
     let (pods, pods_stream) = watches.of::<Pod>(KINDS[3], pods(), prune_pod);
     let context = Arc::new(make_context(Stores {
         deployments: deployments.clone(),
         services: services.clone(),
+        stateful_sets,
         pods: pods.clone(),
     }));
 
@@ -89,6 +92,7 @@ pub async fn run(
     Controller::for_stream(apps_stream, apps)
         .owns_stream(deployments_stream)
         .owns_stream(services_stream)
+        .owns_stream(stateful_sets_stream)
         .reconcile_all_on(futures::stream::once(won))
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .with_config(controller::Config::default().concurrency(concurrency.max(1)))

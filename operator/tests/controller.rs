@@ -30,7 +30,7 @@ fn server(calls: Arc<Mutex<Vec<String>>>) -> Client {
             if query.contains("watch=true") {
                 std::future::pending::<()>().await;
             }
-            let list = ["/apideployments", "/deployments", "/services", "/pods"]
+            let list = ["/apideployments", "/deployments", "/statefulsets", "/services", "/pods"]
                 .iter()
                 .any(|kind| path.ends_with(kind));
             let answer = if list {

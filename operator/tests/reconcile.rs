@@ -133,7 +133,12 @@ impl World {
         let fence = Arc::new(Fence::default());
         fence.set(Some(Instant::now() + Duration::from_mins(1)));
         let (deployments, writer) = reflector::store();
-        let stores = Stores { deployments, services: reflector::store().0, pods: reflector::store().0 };
+        let stores = Stores {
+            deployments,
+            stateful_sets: reflector::store().0,
+            services: reflector::store().0,
+            pods: reflector::store().0,
+        };
         let settings = Settings { api_image: "api:test".into(), redis_image: "redis:test".into() };
         let metrics = Metrics::new().unwrap();
         let registry = Arc::new(Registry::default());

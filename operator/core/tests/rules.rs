@@ -59,7 +59,7 @@ fn a_new_deployment_starts_at_the_minimum_and_never_at_kubernetes_default() {
             assert_eq!(change.to, 3);
             "replicas"
         }
-        Step::CreateSecret(_) | Step::Delete { .. } => "other",
+        Step::CreateSecret(_) | Step::ApplyStatefulSet { .. } | Step::Delete { .. } => "other",
     });
     assert_eq!(steps.collect::<Vec<_>>(), ["service", "create", "template", "replicas"]);
 }

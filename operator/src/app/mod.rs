@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Client;
 use kube_runtime::controller::Action;
@@ -33,7 +33,7 @@ use crate::leader::Fence;
 use crate::metrics::Metrics;
 use crate::state::{Object, Registry, Working};
 
-/// Longest time for a reconcile: seven children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
+/// Longest time for a reconcile: nine children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
 /// behind an admission webhook that hangs, and the scrape and the status come on top.
 const RECONCILE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Pods that are asked at the same time, over all resources.
@@ -62,6 +62,8 @@ pub struct Context {
 pub struct Stores {
     /// Deployments that Plimsoll has made.
     pub deployments: Store<Deployment>,
+    /// StatefulSets that Plimsoll has made.
+    pub stateful_sets: Store<StatefulSet>,
     /// Services that Plimsoll has made.
     pub services: Store<Service>,
     /// Pods of the APIs.

@@ -10,7 +10,8 @@ use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource};
 use kube_runtime::reflector::{ObjectRef, Store};
 use plimsoll_core::build::{
-    CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, REVISION_ANNOTATION, cache_name, cache_secret_keys, name_of,
+    CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, REVISION_ANNOTATION, SENTINEL_PASSWORD_KEY, cache_name,
+    cache_nodes_name, cache_secret_keys, name_of,
 };
 use plimsoll_core::input::{CacheSecret, Child, Input, Observed, child_of};
 use plimsoll_core::memory::{Failure, Memory};
@@ -36,6 +37,7 @@ const EARLY: f64 = 0.9;
 pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) -> Result<Input, Error> {
     let (name, cache) = (name_of(app), cache_name(app));
     let cache_managed = matches!(app.spec.cache.kind(), CacheKind::Managed(_));
+    let cache_fails_over = matches!(app.spec.cache.kind(), CacheKind::Managed(cache) if cache.fails_over());
     let memory = &working.memory;
     let stores = &ctx.stores;
     let (secrets, secrets_unread) = match secrets(ctx, app, working.secrets.as_ref()).await {
@@ -58,7 +60,27 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
             memory,
             ChildKind::CacheDeployment,
             &cache,
-            cache_managed,
+            cache_managed && !cache_fails_over,
+        )
+        .await?,
+        cache_stateful_set: child(
+            ctx,
+            app,
+            &stores.stateful_sets,
+            memory,
+            ChildKind::CacheStatefulSet,
+            &cache,
+            cache_fails_over,
+        )
+        .await?,
+        cache_nodes: child(
+            ctx,
+            app,
+            &stores.services,
+            memory,
+            ChildKind::CacheNodes,
+            &cache_nodes_name(app),
+            cache_fails_over,
         )
         .await?,
         cache_service: child(
@@ -206,8 +228,11 @@ async fn secrets(ctx: &Context, app: &ApiDeployment, last: Option<&Secrets>) -> 
                 Some(other) => get(other).await?.and_then(|other| text(&other, CERTIFICATE_KEYS[0])),
                 None => text(secret, CERTIFICATE_KEYS[0]),
             };
-            cache_login =
-                text(secret, OPERATOR_PASSWORD_KEY).map(|password| CacheLogin { password, authority });
+            cache_login = text(secret, OPERATOR_PASSWORD_KEY).map(|password| CacheLogin {
+                password,
+                sentinel_password: text(secret, SENTINEL_PASSWORD_KEY),
+                authority,
+            });
         }
         let owner_uid = app.metadata.uid.as_deref().unwrap_or_default();
         let seen = found.as_ref().map(|secret| {
