@@ -44,6 +44,13 @@ pub struct ManagedCache {
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
 
+    /// Servers: 1, or 3 of which one is the primary and two have copies of its keys. Sentinels beside them, one each, agree on
+    /// another primary when it dies. Each has `memory` of its own.
+    #[serde(default = "default_replicas")]
+    #[x_kube(validation = Rule::new("self == 1 || self == 3")
+        .message("write 1, or 3 for a cache that survives the loss of a server"))]
+    pub replicas: i32,
+
     /// Prometheus metrics of the Redis itself, by a container beside it. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exporter: Option<CacheExporter>,
@@ -155,6 +162,13 @@ impl Cache {
     }
 }
 
+impl ManagedCache {
+    /// Whether another server takes over when the primary dies.
+    pub const fn fails_over(&self) -> bool {
+        self.replicas > 1
+    }
+}
+
 impl Default for Cache {
     fn default() -> Self {
         Self { managed: Some(ManagedCache::default()), external: None, disabled: None }
@@ -167,6 +181,7 @@ impl Default for ManagedCache {
             memory: default_memory(),
             eviction: Eviction::default(),
             image: None,
+            replicas: default_replicas(),
             exporter: None,
             tls: None,
         }
@@ -175,6 +190,10 @@ impl Default for ManagedCache {
 
 fn default_memory() -> Quantity {
     Quantity("64Mi".into())
+}
+
+fn default_replicas() -> i32 {
+    1
 }
 
 fn default_exporter_image() -> String {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, future, stream};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -31,7 +31,7 @@ use crate::watches::{Watches, managed, pods, prune_autoscaler, prune_deployment,
 pub type Guarded = DeserializeGuard<ApiDeployment>;
 
 /// The kinds that are watched, as logs and metrics name them.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 8] = [
     "ApiDeployment",
     "Deployment",
     "Service",
@@ -39,6 +39,7 @@ const KINDS: [&str; 7] = [
     "HorizontalPodAutoscaler",
     "PodDisruptionBudget",
     "NetworkPolicy",
+    "StatefulSet",
 ];
 
 /// Longest wait at the start for the list of autoscalers.
@@ -66,11 +67,14 @@ pub async fn run(
         watches.of::<HorizontalPodAutoscaler>(KINDS[4], watcher::Config::default(), prune_autoscaler);
     let (budgets, budgets_stream) = watches.of::<PodDisruptionBudget>(KINDS[5], managed(), prune_metadata);
     let (policies, policies_stream) = watches.of::<NetworkPolicy>(KINDS[6], managed(), prune_metadata);
+    let (stateful_sets, stateful_sets_stream) =
+        watches.of::<StatefulSet>(KINDS[7], managed(), prune_metadata);
     let context = Arc::new(make_context(Stores {
         deployments: deployments.clone(),
         services: services.clone(),
         disruption_budgets: budgets,
         network_policies: policies,
+        stateful_sets,
         pods: pods.clone(),
         apps: apps.clone(),
         autoscalers,
@@ -129,6 +133,7 @@ pub async fn run(
         .owns_stream(services_stream)
         .owns_stream(budgets_stream)
         .owns_stream(policies_stream)
+        .owns_stream(stateful_sets_stream)
         .reconcile_on(won)
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .with_config(controller::Config::default().concurrency(concurrency.max(1)))

@@ -38,6 +38,7 @@ fn server(calls: Arc<Mutex<Vec<String>>>) -> Client {
                 "/horizontalpodautoscalers",
                 "/poddisruptionbudgets",
                 "/networkpolicies",
+                "/statefulsets",
             ]
             .iter()
             .any(|kind| path.ends_with(kind));

@@ -146,6 +146,7 @@ impl World {
             deployments,
             services: reflector::store().0,
             disruption_budgets: reflector::store().0,
+            stateful_sets: reflector::store().0,
             network_policies: reflector::store().0,
             pods: reflector::store().0,
             apps,

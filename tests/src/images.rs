@@ -187,6 +187,11 @@ async fn redis() -> Result<String> {
     system_image("redis", &image, async |root| {
         root.add(program, "usr/local/bin/redis-server").await?;
         root.add(client, "usr/local/bin/redis-cli").await?;
+        // For the scripts of a cache with failover.
+        for program in ["sh", "sleep"] {
+            root.add(&Path::new("/bin").join(program), &format!("bin/{program}")).await?;
+        }
+        root.add(Path::new("/usr/bin/timeout"), "usr/bin/timeout").await?;
         root.write("etc/passwd", "redis:x:999:999::/:/\n")
     })
     .await?;

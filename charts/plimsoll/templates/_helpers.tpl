@@ -117,6 +117,10 @@ Each rule carries its reason; whoever adds one writes it.
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
+# Runs a managed cache that survives the loss of a server. Deletes one that is no longer wanted.
+- apiGroups: [apps]
+  resources: [statefulsets]
+  verbs: [get, list, watch, create, patch, delete]
 # Gives the API and its managed cache their addresses.
 - apiGroups: [""]
   resources: [services]

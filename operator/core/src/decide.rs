@@ -112,7 +112,7 @@ pub fn decide(input: &Input) -> Plan {
         recommends: policy.only_recommends(),
         limit: verdict.limit.or_else(|| bounds.embedded_database.then_some(Limit::EmbeddedDatabase)),
         metrics: input.scrape.as_ref().map(|scrape| scale::metrics_state(scrape, situation.ready, targets)),
-        cache_ready: managed.then(|| input.observed.cache_deployment.owned().is_some_and(available)),
+        cache_ready: managed.then(|| cache_ready(input)),
         cache: effect,
         connections,
         latency_seconds: latency(&memory),
@@ -264,6 +264,19 @@ fn rollout_of(deployment: &Deployment) -> Rollout {
 
 fn available(deployment: &Deployment) -> bool {
     deployment.status.as_ref().is_some_and(|status| status.ready_replicas.unwrap_or(0) >= 1)
+}
+
+/// Whether the managed cache serves: of several servers most have to, for their sentinels to agree.
+fn cache_ready(input: &Input) -> bool {
+    let observed = &input.observed;
+    match input.app.spec.cache.kind() {
+        CacheKind::Managed(cache) if cache.fails_over() => {
+            let ready =
+                observed.cache_stateful_set.owned().and_then(|set| set.status.as_ref()?.ready_replicas);
+            ready.unwrap_or(0) * 2 > cache.replicas
+        }
+        _ => observed.cache_deployment.owned().is_some_and(available),
+    }
 }
 
 fn latency(memory: &Memory) -> [Option<f64>; 2] {

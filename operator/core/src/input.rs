@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -63,6 +63,10 @@ pub struct Observed {
     pub service: Child<Service>,
     /// The managed cache's Deployment.
     pub cache_deployment: Child<Deployment>,
+    /// The managed cache's servers, where another takes over when the primary dies.
+    pub cache_stateful_set: Child<StatefulSet>,
+    /// The Service that gives each of them a name.
+    pub cache_nodes: Child<Service>,
     /// The managed cache's Service.
     pub cache_service: Child<Service>,
     /// The managed cache's Secret.
@@ -137,12 +141,16 @@ pub struct CacheSecret {
 /// Credentials of the managed cache.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// Of the API. As the other two: letters and digits only, so that it needs no escaping in a URL or an ACL file.
+    /// Of the API. As the others: letters and digits only, so that it needs no escaping in a URL or an ACL file.
     pub password: String,
     /// Of the operator.
     pub operator_password: String,
     /// Of the exporter beside the cache.
     pub exporter_password: String,
+    /// Of the servers that have copies of the primary's keys.
+    pub replication_password: String,
+    /// Of the sentinels.
+    pub sentinel_password: String,
     /// For encrypted connections. Absent: none were made, as where there is a Secret already.
     pub certificates: Option<Certificates>,
     /// Names this set of credentials without revealing it.

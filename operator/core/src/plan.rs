@@ -5,7 +5,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -79,6 +79,13 @@ pub enum Step {
         /// Hash of it, for the record of own writes.
         hash: u64,
     },
+    /// Applies the StatefulSet of a managed cache with failover.
+    ApplyStatefulSet {
+        /// As it should be, with the UID of the existing one if there is one.
+        stateful_set: Box<StatefulSet>,
+        /// Hash of it, for the record of own writes.
+        hash: u64,
+    },
     /// Sets the replicas of the API's Deployment, and nothing else of it.
     Scale {
         /// Name of the Deployment.
@@ -109,6 +116,7 @@ impl Step {
     pub const fn kind(&self) -> ChildKind {
         match self {
             Self::CreateSecret(_) => ChildKind::CacheSecret,
+            Self::ApplyStatefulSet { .. } => ChildKind::CacheStatefulSet,
             Self::CreateDeployment { .. } => ChildKind::Deployment,
             Self::Scale { .. } => ChildKind::Replicas,
             Self::ApplyDisruptionBudget { .. } => ChildKind::DisruptionBudget,
@@ -126,6 +134,7 @@ impl Step {
             Self::ApplyService { hash, .. }
             | Self::ApplyDisruptionBudget { hash, .. }
             | Self::ApplyNetworkPolicy { hash, .. }
+            | Self::ApplyStatefulSet { hash, .. }
             | Self::CreateDeployment { hash, .. }
             | Self::ApplyDeployment { hash, .. } => *hash,
             Self::CreateSecret(_) | Self::Scale { .. } | Self::Delete { .. } => 0,
@@ -147,6 +156,7 @@ impl Step {
             } => &[],
             // Credentials that were not stored must not be rolled out: the next ones would be others.
             Self::CreateDeployment { .. }
+            | Self::ApplyStatefulSet { .. }
             | Self::ApplyDeployment { kind: ChildKind::CacheDeployment, .. } => &[ChildKind::CacheSecret],
             Self::ApplyDeployment { .. } => &[ChildKind::CacheSecret, ChildKind::Deployment],
             // What the running template uses is not deleted.
@@ -183,6 +193,10 @@ pub enum ChildKind {
     CacheDeployment,
     /// NetworkPolicy of the managed cache.
     CacheNetworkPolicy,
+    /// Service that names each server of a managed cache with failover.
+    CacheNodes,
+    /// StatefulSet of a managed cache with failover.
+    CacheStatefulSet,
     /// Service of the API.
     Service,
     /// PodDisruptionBudget of the API.
@@ -199,7 +213,8 @@ impl fmt::Display for ChildKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::CacheSecret => "Secret",
-            Self::CacheService | Self::Service => "Service",
+            Self::CacheService | Self::CacheNodes | Self::Service => "Service",
+            Self::CacheStatefulSet => "StatefulSet",
             Self::CacheDeployment | Self::Deployment => "Deployment",
             Self::DisruptionBudget => "PodDisruptionBudget",
             Self::CacheNetworkPolicy | Self::NetworkPolicy => "NetworkPolicy",

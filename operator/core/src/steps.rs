@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::Metadata;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
-use plimsoll_crds::CacheKind;
+use plimsoll_crds::{ApiDeployment, CacheKind};
 use serde::Serialize;
 
 use crate::MANAGER;
@@ -33,6 +33,8 @@ impl Blockers {
             deployment,
             service,
             cache_deployment,
+            cache_stateful_set,
+            cache_nodes,
             cache_service,
             cache_secret,
             disruption_budget: _,
@@ -45,11 +47,19 @@ impl Blockers {
         } = &input.observed;
         let name = build::name_of(&input.app);
         let cache = build::cache_name(&input.app);
+        let nodes = build::cache_nodes_name(&input.app);
         let managed = matches!(input.app.spec.cache.kind(), CacheKind::Managed(_));
+        let fails_over = fails_over(&input.app);
         let foreign = [
             (matches!(deployment, Child::Foreign), ChildKind::Deployment, name),
             (matches!(service, Child::Foreign), ChildKind::Service, name),
-            (managed && matches!(cache_deployment, Child::Foreign), ChildKind::CacheDeployment, &cache),
+            (
+                managed && !fails_over && matches!(cache_deployment, Child::Foreign),
+                ChildKind::CacheDeployment,
+                &cache,
+            ),
+            (fails_over && matches!(cache_stateful_set, Child::Foreign), ChildKind::CacheStatefulSet, &cache),
+            (fails_over && matches!(cache_nodes, Child::Foreign), ChildKind::CacheNodes, &nodes),
             (managed && matches!(cache_service, Child::Foreign), ChildKind::CacheService, &cache),
             (managed && matches!(cache_secret, Child::Foreign), ChildKind::CacheSecret, &cache),
         ];
@@ -77,7 +87,17 @@ impl Blockers {
 pub(crate) struct Children {
     deployment: Deployment,
     service: Service,
-    cache: Option<(Deployment, Service)>,
+    cache: Option<(CacheServers, Service)>,
+}
+
+/// What runs the managed cache.
+enum CacheServers {
+    One(Box<Deployment>),
+    Several(Box<StatefulSet>, Box<Service>),
+}
+
+fn fails_over(app: &ApiDeployment) -> bool {
+    matches!(app.spec.cache.kind(), CacheKind::Managed(cache) if cache.fails_over())
 }
 
 impl Children {
@@ -89,7 +109,13 @@ impl Children {
         };
         let cache = match app.spec.cache.kind() {
             CacheKind::Managed(cache) => {
-                Some((build::cache_deployment(app, cache, settings, revision), build::cache_service(app)))
+                let servers = if cache.fails_over() {
+                    let stateful_set = build::cache_stateful_set(app, cache, settings, revision);
+                    CacheServers::Several(Box::new(stateful_set), Box::new(build::cache_nodes_service(app)))
+                } else {
+                    CacheServers::One(Box::new(build::cache_deployment(app, cache, settings, revision)))
+                };
+                Some((servers, build::cache_service(app)))
             }
             CacheKind::External(_) | CacheKind::Disabled => None,
         };
@@ -109,22 +135,34 @@ pub(crate) fn steps(
     change: Change,
     blockers: &Blockers,
 ) -> Vec<Step> {
-    let Observed { deployment, service, cache_deployment, cache_service, cache_secret, .. } = &input.observed;
+    let Observed {
+        deployment,
+        service,
+        cache_deployment,
+        cache_stateful_set,
+        cache_nodes,
+        cache_service,
+        cache_secret,
+        ..
+    } = &input.observed;
     let cache_wanted = children.cache.is_some();
+    let several = fails_over(&input.app);
     let mut steps = Vec::new();
-    if let Some((wanted_deployment, wanted_service)) = children.cache {
+    if let Some((servers, wanted_service)) = children.cache {
         if matches!(cache_secret, Child::Absent) && !blockers.cache_secret {
             let secret = build::cache_secret(&input.app, &input.fresh_credentials);
             steps.push(Step::CreateSecret(Box::new(secret)));
         }
         steps.extend(service_step(memory, ChildKind::CacheService, cache_service, wanted_service));
-        if !blockers.cache_secret {
-            steps.extend(deployment_step(
-                memory,
-                ChildKind::CacheDeployment,
-                cache_deployment,
-                wanted_deployment,
-            ));
+        match servers {
+            _ if blockers.cache_secret => {}
+            CacheServers::One(wanted) => {
+                steps.extend(deployment_step(memory, ChildKind::CacheDeployment, cache_deployment, *wanted));
+            }
+            CacheServers::Several(wanted, nodes) => {
+                steps.extend(service_step(memory, ChildKind::CacheNodes, cache_nodes, *nodes));
+                steps.extend(stateful_set_step(memory, cache_stateful_set, *wanted));
+            }
         }
     }
     steps.extend(service_step(memory, ChildKind::Service, service, children.service));
@@ -139,14 +177,20 @@ pub(crate) fn steps(
         steps.extend(scale_step(memory, &existing.metadata, change));
     }
     // While the template waits, the running one may still use the cache.
-    if !cache_wanted && !blockers.deployment {
+    if !blockers.deployment {
         // The Secret stays until the resource goes, so that a cache that comes back keeps its password.
-        steps.extend(delete_step(
-            ChildKind::CacheDeployment,
-            cache_deployment.owned().map(|child| &child.metadata),
-        ));
-        steps
-            .extend(delete_step(ChildKind::CacheService, cache_service.owned().map(|child| &child.metadata)));
+        let unwanted = [
+            (
+                !cache_wanted || several,
+                ChildKind::CacheDeployment,
+                cache_deployment.owned().map(|child| &child.metadata),
+            ),
+            (!several, ChildKind::CacheStatefulSet, cache_stateful_set.owned().map(|child| &child.metadata)),
+            (!several, ChildKind::CacheNodes, cache_nodes.owned().map(|child| &child.metadata)),
+            (!cache_wanted, ChildKind::CacheService, cache_service.owned().map(|child| &child.metadata)),
+        ];
+        let unwanted = unwanted.into_iter().filter(|(unwanted, ..)| *unwanted);
+        steps.extend(unwanted.filter_map(|(_, kind, existing)| delete_step(kind, existing)));
     }
     steps
 }
@@ -199,6 +243,24 @@ fn deployment_step(
 ) -> Option<Step> {
     let (deployment, hash) = unlike(memory, kind, observed, wanted)?;
     Some(Step::ApplyDeployment { kind, deployment, hash })
+}
+
+fn stateful_set_step(
+    memory: &Memory,
+    observed: &Child<StatefulSet>,
+    mut wanted: StatefulSet,
+) -> Option<Step> {
+    let hash = hash_of(&wanted);
+    let existing = match observed {
+        Child::Foreign => return None,
+        Child::Absent => None,
+        Child::Owned(existing) => Some(&existing.metadata),
+    };
+    if existing.is_some_and(|existing| up_to_date(memory, ChildKind::CacheStatefulSet, hash, existing)) {
+        return None;
+    }
+    wanted.metadata.uid = existing.and_then(|existing| existing.uid.clone());
+    Some(Step::ApplyStatefulSet { stateful_set: Box::new(wanted), hash })
 }
 
 fn service_step(

@@ -71,6 +71,9 @@ fn children_are_as_committed() {
         "database": { "external": { "urlFrom": { "secretKeyRef": { "name": "db", "key": "url" } }, "connectionsPerReplica": 10 } },
     }));
     let CacheKind::Managed(with_options) = options.spec.cache.kind() else { panic!("no cache") };
+    let fails_over =
+        app(&json!({ "cache": { "managed": { "replicas": 3, "tls": { "secretName": "certificates" } } } }));
+    let CacheKind::Managed(several) = fails_over.spec.cache.kind() else { panic!("no cache") };
     let elsewhere = app(&json!({ "image": "ghcr.io/acme/shop:1", "cache": { "external": {
         "urlFrom": { "secretKeyRef": { "name": "redis", "key": "url" } },
         "caFrom": { "secretKeyRef": { "name": "redis", "key": "authority.pem" } },
@@ -94,6 +97,11 @@ fn children_are_as_committed() {
         ("cache-deployment-options.yaml", redis(&options, with_options)),
         ("deployment-cache-options.yaml", api(&options)),
         ("deployment-external-cache.yaml", api(&elsewhere)),
+        (
+            "cache-stateful-set.yaml",
+            of(serde_json::to_value(build::cache_stateful_set(&fails_over, several, &settings(), "r1"))),
+        ),
+        ("cache-nodes-service.yaml", of(serde_json::to_value(build::cache_nodes_service(&fails_over)))),
         ("cache-service.yaml", of(serde_json::to_value(build::cache_service(&bundled)))),
         ("cache-secret.yaml", of(serde_json::to_value(build::cache_secret(&bundled, &credentials())))),
     ];

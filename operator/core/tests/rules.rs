@@ -61,7 +61,10 @@ fn a_new_deployment_starts_at_the_minimum_and_never_at_kubernetes_default() {
             "replicas"
         }
         Step::ApplyDisruptionBudget { .. } => "budget",
-        Step::CreateSecret(_) | Step::ApplyNetworkPolicy { .. } | Step::Delete { .. } => "other",
+        Step::CreateSecret(_)
+        | Step::ApplyNetworkPolicy { .. }
+        | Step::ApplyStatefulSet { .. }
+        | Step::Delete { .. } => "other",
     });
     assert_eq!(steps.collect::<Vec<_>>(), ["service", "budget", "create", "template", "replicas"]);
 }

@@ -287,3 +287,18 @@ fn the_api_is_told_how_many_connections_it_may_open() {
     let variables = deployment["spec"]["template"]["spec"]["containers"][0]["env"].to_string();
     assert!(variables.contains(r#"{"name":"PLIMSOLL_DATABASE_CONNECTIONS","value":"7"}"#), "{variables}");
 }
+
+#[test]
+fn a_cache_that_gets_more_servers_is_made_anew_and_then_nothing_is_left_to_do() {
+    let managed = |replicas: i32| app(&json!({ "cache": { "managed": { "replicas": replicas } } }));
+    let (mut observed, mut memory) = (Observed::default(), Memory::default());
+    let mut kinds = Vec::new();
+    for replicas in [1, 1, 3, 3, 1, 1] {
+        let plan = decide(&input(managed(replicas), observed.clone(), memory, start()));
+        memory = common::carry_out(&plan, &mut observed);
+        kinds.push(plan.steps.iter().map(|step| format!("{:?}", step.kind())).collect::<Vec<_>>().join(" "));
+    }
+    let several = "CacheNodes CacheStatefulSet Deployment CacheDeployment";
+    let one = "CacheDeployment Deployment CacheStatefulSet CacheNodes";
+    assert_eq!(kinds[1..], ["", several, "", one, ""], "{kinds:?}");
+}

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -122,6 +122,12 @@ async fn carry_out_step(
         Step::ApplyDeployment { kind, deployment, hash } => {
             let written = apply(ctx, app, *kind, deployment.as_ref(), MANAGER, true).await?;
             memory.record_applied(*kind, confirmed(*hash, &written.metadata));
+            Ok(())
+        }
+        Step::ApplyStatefulSet { stateful_set, hash } => {
+            let kind = ChildKind::CacheStatefulSet;
+            let written = apply(ctx, app, kind, stateful_set.as_ref(), MANAGER, true).await?;
+            memory.record_applied(kind, confirmed(*hash, &written.metadata));
             Ok(())
         }
         Step::Scale { name, uid, change, live, .. } => {
@@ -271,7 +277,10 @@ async fn delete(
     };
     let what = || format!("{kind} {name}");
     let deleted = match kind {
-        ChildKind::CacheService | ChildKind::Service => {
+        ChildKind::CacheStatefulSet => {
+            fenced(ctx, what, api::<StatefulSet>(ctx, app).delete(name, &params)).await.map(|_| ())
+        }
+        ChildKind::CacheService | ChildKind::CacheNodes | ChildKind::Service => {
             fenced(ctx, what, api::<Service>(ctx, app).delete(name, &params)).await.map(|_| ())
         }
         ChildKind::DisruptionBudget => {

@@ -21,6 +21,8 @@ pub fn fresh(app: &ApiDeployment, kept: bool) -> Credentials {
         password: text(32),
         operator_password: text(32),
         exporter_password: text(32),
+        replication_password: text(32),
+        sentinel_password: text(32),
         certificates: certificates.and_then(|made| {
             made.inspect_err(|error| warn!(%error, "no certificates could be made for the cache")).ok()
         }),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -40,7 +40,7 @@ use crate::shards::Shards;
 use crate::source::servers::Servers;
 use crate::state::{Object, Registry, Working};
 
-/// Longest time for a reconcile: ten children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
+/// Longest time for a reconcile: twelve children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
 /// behind an admission webhook that hangs, and the scrape and the status come on top.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Pods that are asked at the same time, over all resources.
@@ -74,6 +74,8 @@ pub struct Context {
 pub struct Stores {
     /// Deployments that Plimsoll has made.
     pub deployments: Store<Deployment>,
+    /// StatefulSets that Plimsoll has made.
+    pub stateful_sets: Store<StatefulSet>,
     /// Services that Plimsoll has made.
     pub services: Store<Service>,
     /// PodDisruptionBudgets that Plimsoll has made.

@@ -10,8 +10,8 @@ use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource};
 use kube_runtime::reflector::{ObjectRef, Store};
 use plimsoll_core::build::{
-    self, CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, REVISION_ANNOTATION, cache_name, cache_secret_keys,
-    name_of,
+    self, CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, REVISION_ANNOTATION, SENTINEL_PASSWORD_KEY, cache_name,
+    cache_secret_keys, name_of,
 };
 use plimsoll_core::input::{CacheSecret, Child, Input, Observed, Scrape, child_of};
 use plimsoll_core::memory::{Failure, Memory};
@@ -100,6 +100,7 @@ async fn children(
 ) -> Result<Observed, Error> {
     let (name, cache) = (name_of(app), cache_name(app));
     let cache_managed = matches!(app.spec.cache.kind(), CacheKind::Managed(_));
+    let cache_fails_over = matches!(app.spec.cache.kind(), CacheKind::Managed(cache) if cache.fails_over());
     let target = app.spec.attached_to();
     let own = target.is_none();
     let policy_wanted = own && app.spec.network_policy.is_some();
@@ -149,7 +150,27 @@ async fn children(
             memory,
             ChildKind::CacheDeployment,
             &cache,
-            cache_managed,
+            cache_managed && !cache_fails_over,
+        )
+        .await?,
+        cache_stateful_set: child(
+            ctx,
+            app,
+            &stores.stateful_sets,
+            memory,
+            ChildKind::CacheStatefulSet,
+            &cache,
+            cache_fails_over,
+        )
+        .await?,
+        cache_nodes: child(
+            ctx,
+            app,
+            &stores.services,
+            memory,
+            ChildKind::CacheNodes,
+            &build::cache_nodes_name(app),
+            cache_fails_over,
         )
         .await?,
         cache_service: child(
@@ -274,8 +295,11 @@ async fn secrets(ctx: &Context, app: &ApiDeployment, last: Option<&Secrets>) -> 
                 Some(other) => get(other).await?.and_then(|other| text(&other, CERTIFICATE_KEYS[0])),
                 None => text(secret, CERTIFICATE_KEYS[0]),
             };
-            cache_login =
-                text(secret, OPERATOR_PASSWORD_KEY).map(|password| CacheLogin { password, authority });
+            cache_login = text(secret, OPERATOR_PASSWORD_KEY).map(|password| CacheLogin {
+                password,
+                sentinel_password: text(secret, SENTINEL_PASSWORD_KEY),
+                authority,
+            });
         }
         let owner_uid = app.metadata.uid.as_deref().unwrap_or_default();
         let seen = found.as_ref().map(|secret| {

@@ -114,3 +114,41 @@ fn connections_that_the_database_does_not_take_are_told_before_scaling_needs_the
         Ok(())
     });
 }
+
+/// Pod that the sentinels name as the primary.
+async fn primary(world: &World) -> Result<String> {
+    let secret = ["get", "secret", "posts-cache", "-o", "jsonpath={.data.sentinel-password}"];
+    let password = String::from_utf8(base64(&world.kubectl(&secret).await?)?)?;
+    for index in 0..3 {
+        let pod = format!("posts-cache-{index}");
+        let mut args =
+            vec!["exec", &pod, "-c", "sentinel", "--", "redis-cli", "-p", "26379", "--no-auth-warning"];
+        args.extend(["-a", &password, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "cache"]);
+        if let Ok(said) = world.kubectl(&args).await
+            && let Some((pod, _)) = said.split_once('.')
+        {
+            return Ok(pod.to_owned());
+        }
+    }
+    anyhow::bail!("no sentinel names a primary")
+}
+
+#[test]
+fn when_the_primary_dies_another_takes_over_and_the_api_serves_throughout() {
+    world::run("cache-failover", async |world| {
+        world.apply_ready(json!({ "cache": { "managed": { "memory": "16Mi", "replicas": 3 } } })).await?;
+        world.until_condition("CacheReady", "True", "Available").await?;
+        let first = primary(world).await?;
+        let load = world.load("0,10\n45,10\n", &[("/posts/{post}", 1)]).await?;
+        world.kubectl(&["delete", "pod", &first, "--grace-period=0", "--force"]).await?;
+        let moved = async || Ok(primary(world).await.is_ok_and(|now| now != first));
+        world.eventually(Duration::from_secs(40), "another server is the primary", moved).await?;
+        let (summary, _) = load.finish().await?;
+        ensure!(summary.ends.unserved() == 0, "{} failed: {:?}", summary.ends.unserved(), summary.failures);
+        // The one that died is back as a copy, and posts are in the new primary's keys.
+        world.until_condition("CacheReady", "True", "Available").await?;
+        let now = primary(world).await?;
+        ensure!(now != first, "the first primary took over from its successor");
+        Ok(())
+    });
+}

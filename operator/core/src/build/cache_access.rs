@@ -16,6 +16,11 @@ pub const OPERATOR_USER: &str = "plimsoll-operator";
 /// User of the exporter beside the cache.
 pub const EXPORTER_USER: &str = "plimsoll-exporter";
 
+/// User of the servers that have copies of the primary's keys.
+pub const REPLICA_USER: &str = "plimsoll-replica";
+/// User of the sentinels, which look after the servers.
+pub const SENTINEL_USER: &str = "plimsoll-sentinel";
+
 /// What the bundled API does, in commands that Redis 7.0 knows, for it refuses a file that names another one: keys of its own prefixes, one channel, scripts of these commands.
 const API: &str = "~post:* ~rate:* resetchannels &post:* -@all \
                    +ping +get +set +del +time +eval +publish +subscribe +unsubscribe";
@@ -26,16 +31,30 @@ const OPERATOR: &str = "resetkeys resetchannels -@all +ping +info";
 /// Likewise, and the slow commands that the exporter counts.
 const EXPORTER: &str = "resetkeys resetchannels -@all \
                         +ping +info +client|setname +latency|latest +latency|histogram +slowlog|len +slowlog|get";
+/// Copies the primary's keys.
+const REPLICA: &str = "resetkeys resetchannels -@all +ping +psync +replconf";
+/// Asks servers how they are, and makes one of them the primary.
+const SENTINEL: &str = "resetkeys resetchannels &* -@all +ping +info +role +subscribe +publish +multi +exec +slaveof \
+                        +config|rewrite +client|setname +client|kill +script|kill";
 
 /// Both files. Passwords are letters and digits, so that nothing needs escaping.
 pub(super) fn files(credentials: &Credentials) -> [(&'static str, String); 2] {
-    let Credentials { password, operator_password, exporter_password, .. } = credentials;
+    let Credentials {
+        password,
+        operator_password,
+        exporter_password,
+        replication_password,
+        sentinel_password,
+        ..
+    } = credentials;
     let users = |api: &str| {
         format!(
             "user default off\n\
              user {API_USER} on >{password} {api}\n\
              user {OPERATOR_USER} on >{operator_password} {OPERATOR}\n\
-             user {EXPORTER_USER} on >{exporter_password} {EXPORTER}\n"
+             user {EXPORTER_USER} on >{exporter_password} {EXPORTER}\n\
+             user {REPLICA_USER} on >{replication_password} {REPLICA}\n\
+             user {SENTINEL_USER} on >{sentinel_password} {SENTINEL}\n"
         )
     };
     [(BUNDLED, users(API)), (ANY_IMAGE, users(ANY))]

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
 use plimsoll_crds::{ApiDeployment, CacheKind};
 
-use super::cache_secret::{TLS_URL_KEY, URL_KEY};
+use super::cache_secret::url_key;
 use super::{cache_name, env, env_from_secret, mount};
 
 /// Where the authority's certificate is in the API's container.
@@ -14,10 +14,7 @@ const VOLUME: &str = "cache-ca";
 /// The variables.
 pub(super) fn environment(app: &ApiDeployment) -> Vec<EnvVar> {
     let url = match app.spec.cache.kind() {
-        CacheKind::Managed(cache) => {
-            let key = if cache.tls.is_some() { TLS_URL_KEY } else { URL_KEY };
-            env_from_secret("PLIMSOLL_CACHE_URL", &cache_name(app), key)
-        }
+        CacheKind::Managed(cache) => env_from_secret("PLIMSOLL_CACHE_URL", &cache_name(app), url_key(cache)),
         CacheKind::External(cache) => {
             let secret = &cache.url_from.secret_key_ref;
             env_from_secret("PLIMSOLL_CACHE_URL", &secret.name, &secret.key)

@@ -21,7 +21,7 @@ use crate::input::Settings;
 pub(super) const PORT: i32 = 6379;
 /// Where its users and its certificates are.
 const USERS_FOLDER: &str = "/etc/redis";
-const TLS_FOLDER: &str = "/etc/redis-tls";
+pub(super) const TLS_FOLDER: &str = "/etc/redis-tls";
 
 /// Builds the Deployment. `cache_revision` names the credentials.
 pub fn cache_deployment(
@@ -52,7 +52,8 @@ pub fn cache_deployment(
     }
 }
 
-fn pod(app: &ApiDeployment, cache: &ManagedCache, settings: &Settings) -> PodSpec {
+/// Builds the pod of one server.
+pub(super) fn pod(app: &ApiDeployment, cache: &ManagedCache, settings: &Settings) -> PodSpec {
     let exporter = cache.exporter.as_ref();
     let exporter = exporter.map(|exporter| cache_exporter::container(app, exporter, cache.tls.is_some()));
     PodSpec {

@@ -7,16 +7,24 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use plimsoll_crds::{ApiDeployment, CacheKind};
+use plimsoll_crds::{ApiDeployment, CacheKind, ManagedCache};
 
 use super::cache_access::{self, ANY_IMAGE, API_USER, BUNDLED};
 use super::cache_deployment::PORT;
-use super::{Component, cache_name, metadata};
+use super::cache_failover::{PRIMARY_NAME, SENTINEL_PORT, node_names};
+use super::{Component, cache_name, cache_nodes_name, metadata};
 use crate::input::{Certificates, Credentials};
 
 /// Key of the URL, without and with encryption.
 pub(super) const URL_KEY: &str = "url";
 pub(super) const TLS_URL_KEY: &str = "tls-url";
+/// Likewise, of the sentinels that know the primary.
+pub(super) const SENTINEL_URL_KEY: &str = "sentinel-url";
+pub(super) const TLS_SENTINEL_URL_KEY: &str = "tls-sentinel-url";
+/// Key of the password of the servers that copy the primary.
+pub(super) const REPLICATION_PASSWORD_KEY: &str = "replication-password";
+/// Key of the sentinels' password, which others ask them with.
+pub const SENTINEL_PASSWORD_KEY: &str = "sentinel-password";
 /// Key of the exporter's password.
 pub(super) const EXPORTER_PASSWORD_KEY: &str = "exporter-password";
 /// Key of the operator's own password.
@@ -30,17 +38,27 @@ pub const REVISION_ANNOTATION: &str = "plimsoll.dev/cache-revision";
 /// The keys without which the cache cannot run as the resource asks. An older Secret may lack those of newer options.
 pub fn cache_secret_keys(app: &ApiDeployment) -> Vec<&'static str> {
     let CacheKind::Managed(cache) = app.spec.cache.kind() else { return Vec::new() };
-    let mut keys = vec!["password", URL_KEY, access_key(app)];
+    let mut keys = vec!["password", url_key(cache), access_key(app)];
+    if cache.fails_over() {
+        keys.extend([REPLICATION_PASSWORD_KEY, SENTINEL_PASSWORD_KEY]);
+    }
     if cache.exporter.is_some() {
         keys.push(EXPORTER_PASSWORD_KEY);
     }
-    if let Some(tls) = &cache.tls {
-        keys.push(TLS_URL_KEY);
-        if tls.secret_name.is_none() {
-            keys.extend(CERTIFICATE_KEYS);
-        }
+    if cache.tls.as_ref().is_some_and(|tls| tls.secret_name.is_none()) {
+        keys.extend(CERTIFICATE_KEYS);
     }
     keys
+}
+
+/// Key of the URL that fits the cache's options.
+pub(super) const fn url_key(cache: &ManagedCache) -> &'static str {
+    match (cache.fails_over(), cache.tls.is_some()) {
+        (false, false) => URL_KEY,
+        (false, true) => TLS_URL_KEY,
+        (true, false) => SENTINEL_URL_KEY,
+        (true, true) => TLS_SENTINEL_URL_KEY,
+    }
 }
 
 /// Key of the file of users that fits the image.
@@ -58,6 +76,7 @@ pub fn cache_host_names(app: &ApiDeployment) -> Vec<String> {
         format!("{name}.{namespace}"),
         name,
         "localhost".into(),
+        format!("*.{}.{namespace}.svc", cache_nodes_name(app)),
     ]
 }
 
@@ -69,15 +88,34 @@ pub fn cache_address(app: &ApiDeployment) -> (String, u16) {
 
 /// Builds the Secret.
 pub fn cache_secret(app: &ApiDeployment, credentials: &Credentials) -> Secret {
-    let Credentials { password, operator_password, exporter_password, revision, certificates } = credentials;
+    let Credentials {
+        password,
+        operator_password,
+        exporter_password,
+        replication_password,
+        sentinel_password,
+        revision,
+        certificates,
+    } = credentials;
     let (host, port) = cache_address(app);
     let url = |scheme: &str| format!("{scheme}://{API_USER}:{password}@{host}:{port}");
+    let sentinels = node_names(app).into_iter().map(|node| format!("{node}:{SENTINEL_PORT}"));
+    let sentinels = sentinels.collect::<Vec<_>>().join(",");
+    let sentinel_url = |scheme: &str| {
+        format!(
+            "{scheme}+sentinel://{API_USER}:{password}@{sentinels}/{PRIMARY_NAME}?sentinel=:{sentinel_password}"
+        )
+    };
     let mut data = BTreeMap::from([
         ("password", password.clone()),
         (OPERATOR_PASSWORD_KEY, operator_password.clone()),
         (EXPORTER_PASSWORD_KEY, exporter_password.clone()),
         (URL_KEY, url("redis")),
         (TLS_URL_KEY, url("rediss")),
+        (SENTINEL_URL_KEY, sentinel_url("redis")),
+        (TLS_SENTINEL_URL_KEY, sentinel_url("rediss")),
+        (REPLICATION_PASSWORD_KEY, replication_password.clone()),
+        (SENTINEL_PASSWORD_KEY, sentinel_password.clone()),
     ]);
     data.extend(cache_access::files(credentials));
     if let Some(Certificates { authority, server, server_key }) = certificates {

@@ -6,6 +6,7 @@ mod cache_access;
 mod cache_client;
 mod cache_deployment;
 mod cache_exporter;
+mod cache_failover;
 mod cache_secret;
 mod cache_service;
 mod deployment;
@@ -31,9 +32,12 @@ use serde::Serialize;
 
 pub use cache_access::OPERATOR_USER;
 pub use cache_deployment::cache_deployment;
+pub use cache_failover::{
+    PRIMARY_NAME, SENTINEL_PORT, cache_nodes_service, cache_stateful_set, node_names as cache_node_names,
+};
 pub use cache_secret::{
-    CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, REVISION_ANNOTATION, cache_address, cache_host_names,
-    cache_secret, cache_secret_keys,
+    CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, REVISION_ANNOTATION, SENTINEL_PASSWORD_KEY, cache_address,
+    cache_host_names, cache_secret, cache_secret_keys,
 };
 pub use cache_service::cache_service;
 pub use deployment::deployment;
@@ -73,6 +77,11 @@ pub fn name_of(app: &ApiDeployment) -> &str {
 /// Name of the cache's children.
 pub fn cache_name(app: &ApiDeployment) -> String {
     format!("{}-cache", name_of(app))
+}
+
+/// Name of the Service that gives each server of a cache with failover a name of its own.
+pub fn cache_nodes_name(app: &ApiDeployment) -> String {
+    format!("{}-cache-nodes", name_of(app))
 }
 
 /// Label selector of the API's pods, as text.

@@ -35,6 +35,8 @@ pub fn credentials() -> Credentials {
         password: "secret".into(),
         operator_password: "secret-of-the-operator".into(),
         exporter_password: "secret-of-the-exporter".into(),
+        replication_password: "secret-of-replicas".into(),
+        sentinel_password: "secret-of-sentinels".into(),
         certificates: Some(Certificates {
             authority: "authority".into(),
             server: "server".into(),
@@ -112,10 +114,10 @@ pub fn carry_out(plan: &Plan, observed: &mut Observed) -> Memory {
                 service.metadata.uid.get_or_insert(format!("{kind:?}"));
                 service.metadata.resource_version = Some("1".into());
                 memory.record_applied(kind, confirmed(hash, &service.metadata));
-                let slot = if kind == ChildKind::Service {
-                    &mut observed.service
-                } else {
-                    &mut observed.cache_service
+                let slot = match kind {
+                    ChildKind::Service => &mut observed.service,
+                    ChildKind::CacheNodes => &mut observed.cache_nodes,
+                    _ => &mut observed.cache_service,
                 };
                 *slot = Child::Owned(service);
             }
@@ -135,6 +137,12 @@ pub fn carry_out(plan: &Plan, observed: &mut Observed) -> Memory {
                     &mut observed.cache_network_policy
                 };
                 *slot = Child::Owned(policy);
+            }
+            Step::ApplyStatefulSet { mut stateful_set, hash } => {
+                stateful_set.metadata.uid.get_or_insert("stateful-set-uid".into());
+                stateful_set.metadata.generation = Some(1);
+                memory.record_applied(ChildKind::CacheStatefulSet, confirmed(hash, &stateful_set.metadata));
+                observed.cache_stateful_set = Child::Owned(stateful_set);
             }
             Step::CreateDeployment { mut deployment, .. } => {
                 assert!(matches!(observed.deployment, Child::Absent), "created over an existing one");
@@ -179,6 +187,8 @@ pub fn carry_out(plan: &Plan, observed: &mut Observed) -> Memory {
                 ChildKind::DisruptionBudget => observed.disruption_budget = Child::Absent,
                 ChildKind::NetworkPolicy => observed.network_policy = Child::Absent,
                 ChildKind::CacheNetworkPolicy => observed.cache_network_policy = Child::Absent,
+                ChildKind::CacheNodes => observed.cache_nodes = Child::Absent,
+                ChildKind::CacheStatefulSet => observed.cache_stateful_set = Child::Absent,
                 other => panic!("deleted {other}"),
             },
         }

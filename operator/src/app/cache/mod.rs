@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use plimsoll_core::build::{OPERATOR_USER, cache_address};
+use plimsoll_core::build::{OPERATOR_USER, PRIMARY_NAME, SENTINEL_PORT, cache_address, cache_node_names};
 use plimsoll_core::cache::CacheReading;
 use plimsoll_crds::{ApiDeployment, CacheKind};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult,
-    TlsCertificates,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo as _,
+    RedisConnectionInfo, RedisResult, TlsCertificates,
 };
 use tokio::sync::Semaphore;
 use tracing::debug;
@@ -20,7 +20,9 @@ use crate::state::{CacheLogin, Working};
 /// Time between two questions: what they are about changes over minutes.
 const PERIOD: Duration = Duration::from_secs(30);
 /// Longest wait for one answer, the connection included.
-const DEADLINE: Duration = Duration::from_secs(3);
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Longest wait for one connection, and for one command on it: of three sentinels two may be gone.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Caches that are asked at the same time, over all resources. One that finds no place is asked at a later reconcile.
 pub const QUESTIONS_MAX: usize = 16;
 
@@ -44,10 +46,11 @@ pub fn last_said(app: &ApiDeployment, working: &mut Working, turns: &Arc<Semapho
         && let Ok(turn) = turns.clone().try_acquire_owned()
     {
         question.asked_at = Some(Instant::now());
-        let (host, port) = cache_address(app);
+        let nodes = if cache.fails_over() { cache_node_names(app) } else { Vec::new() };
+        let address = cache_address(app);
         let (answer, encrypted) = (question.answer.clone(), cache.tls.is_some());
         tokio::spawn(async move {
-            let told = tokio::time::timeout(DEADLINE, ask(host, port, &login, encrypted)).await;
+            let told = tokio::time::timeout(DEADLINE, ask(&nodes, address, &login, encrypted)).await;
             drop(turn);
             match told {
                 Ok(Ok(info)) => {
@@ -64,16 +67,47 @@ pub fn last_said(app: &ApiDeployment, working: &mut Working, turns: &Arc<Semapho
     *question.answer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One question on a connection of its own.
-async fn ask(host: String, port: u16, login: &CacheLogin, encrypted: bool) -> RedisResult<String> {
+/// One question, to the primary that the sentinels of `nodes` name, or to `address` where there are none.
+async fn ask(
+    nodes: &[String],
+    address: (String, u16),
+    login: &CacheLogin,
+    encrypted: bool,
+) -> RedisResult<String> {
+    let mut address = address;
+    let mut sentinels = nodes.iter();
+    while let Some(node) = sentinels.next() {
+        let user = RedisConnectionInfo::default();
+        let user = login.sentinel_password.iter().fold(user, RedisConnectionInfo::set_password);
+        let at = (node.clone(), u16::try_from(SENTINEL_PORT).unwrap_or_default());
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(PRIMARY_NAME);
+        let told = said::<Option<(String, u16)>>(&question, at, user, login, encrypted).await;
+        if let Ok(Some(primary)) = told {
+            address = primary;
+            break;
+        } else if let (Err(error), 0) = (told, sentinels.len()) {
+            return Err(error);
+        }
+    }
+    let user = RedisConnectionInfo::default().set_username(OPERATOR_USER).set_password(&login.password);
+    said(&redis::cmd("INFO"), address, user, login, encrypted).await
+}
+
+/// The answer to one command, on a connection of its own.
+async fn said<T: FromRedisValue>(
+    command: &Cmd,
+    (host, port): (String, u16),
+    user: RedisConnectionInfo,
+    login: &CacheLogin,
+    encrypted: bool,
+) -> RedisResult<T> {
     let address = if encrypted {
         ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
     } else {
         ConnectionAddr::Tcp(host, port)
     };
-    let user = RedisConnectionInfo::default().set_username(OPERATOR_USER).set_password(&login.password);
-    let user = user.set_skip_set_lib_name();
-    let address = address.into_connection_info()?.set_redis_settings(user);
+    let address = address.into_connection_info()?.set_redis_settings(user.set_skip_set_lib_name());
     let client = if encrypted {
         let root_cert = login.authority.clone().map(String::into_bytes);
         Client::build_with_tls(address, TlsCertificates { client_tls: None, root_cert })?
@@ -81,10 +115,10 @@ async fn ask(host: String, port: u16, login: &CacheLogin, encrypted: bool) -> Re
         Client::open(address)?
     };
     let limits = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(DEADLINE))
-        .set_response_timeout(Some(DEADLINE));
+        .set_connection_timeout(Some(ANSWER_MAX))
+        .set_response_timeout(Some(ANSWER_MAX));
     let mut connection = client.get_multiplexed_async_connection_with_config(&limits).await?;
-    redis::cmd("INFO").query_async(&mut connection).await
+    command.query_async(&mut connection).await
 }
 
 #[cfg(test)]

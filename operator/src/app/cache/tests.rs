@@ -69,8 +69,12 @@ impl Server {
 
     async fn ask(&self) -> RedisResult<String> {
         let authority = self.credentials.certificates.clone().map(|certificates| certificates.authority);
-        let login = CacheLogin { password: self.credentials.operator_password.clone(), authority };
-        ask("localhost".into(), self.port, &login, self.encrypted).await
+        let login = CacheLogin {
+            password: self.credentials.operator_password.clone(),
+            sentinel_password: None,
+            authority,
+        };
+        ask(&[], ("localhost".into(), self.port), &login, self.encrypted).await
     }
 
     async fn as_user(&self, name: &str, password: &str) -> RedisResult<MultiplexedConnection> {
@@ -214,14 +218,18 @@ async fn it_evicts_at_three_quarters_of_its_memory_and_keeps_nothing_on_a_disk()
 async fn with_certificates_of_its_own_it_is_trusted_and_others_are_not() {
     let Some(server) = Server::start(&json!({ "cache": { "managed": { "tls": {} } } })).await else { return };
     assert!(server.ask().await.unwrap().contains("redis_version"));
-    let login = |authority| CacheLogin { password: server.credentials.operator_password.clone(), authority };
+    let login = |authority| CacheLogin {
+        password: server.credentials.operator_password.clone(),
+        sentinel_password: None,
+        authority,
+    };
     let other = credentials::fresh(&app(&json!({})), true).certificates.unwrap().authority;
     assert!(
-        ask("localhost".into(), server.port, &login(Some(other)), true).await.is_err(),
+        ask(&[], ("localhost".into(), server.port), &login(Some(other)), true).await.is_err(),
         "another authority"
     );
-    assert!(ask("localhost".into(), server.port, &login(None), true).await.is_err(), "no authority");
-    assert!(ask("localhost".into(), server.port, &login(None), false).await.is_err(), "not encrypted");
+    assert!(ask(&[], ("localhost".into(), server.port), &login(None), true).await.is_err(), "no authority");
+    assert!(ask(&[], ("localhost".into(), server.port), &login(None), false).await.is_err(), "not encrypted");
 }
 
 #[tokio::test]
@@ -231,7 +239,7 @@ async fn nobody_waits_for_a_cache_that_does_not_answer() {
         read_at: Instant::now(),
         generation: None,
         cache: plimsoll_core::input::Child::Absent,
-        cache_login: Some(CacheLogin { password: "any".into(), authority: None }),
+        cache_login: Some(CacheLogin { password: "any".into(), sentinel_password: None, authority: None }),
         missing: Vec::new(),
     };
     let mut working = Working { secrets: Some(secrets), ..Working::default() };
