@@ -245,22 +245,9 @@ fn deployment_step(
     Some(Step::ApplyDeployment { kind, deployment, hash })
 }
 
-fn stateful_set_step(
-    memory: &Memory,
-    observed: &Child<StatefulSet>,
-    mut wanted: StatefulSet,
-) -> Option<Step> {
-    let hash = hash_of(&wanted);
-    let existing = match observed {
-        Child::Foreign => return None,
-        Child::Absent => None,
-        Child::Owned(existing) => Some(&existing.metadata),
-    };
-    if existing.is_some_and(|existing| up_to_date(memory, ChildKind::CacheStatefulSet, hash, existing)) {
-        return None;
-    }
-    wanted.metadata.uid = existing.and_then(|existing| existing.uid.clone());
-    Some(Step::ApplyStatefulSet { stateful_set: Box::new(wanted), hash })
+fn stateful_set_step(memory: &Memory, observed: &Child<StatefulSet>, wanted: StatefulSet) -> Option<Step> {
+    let (stateful_set, hash) = unlike(memory, ChildKind::CacheStatefulSet, observed, wanted)?;
+    Some(Step::ApplyStatefulSet { stateful_set, hash })
 }
 
 fn service_step(

@@ -8,22 +8,16 @@ use std::path::PathBuf;
 
 use common::{app, credentials, settings};
 use plimsoll_core::build;
-use plimsoll_crds::CacheKind;
+use plimsoll_crds::{ApiDeployment, CacheKind};
 use serde_json::json;
 
 fn directory() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "golden"].iter().collect()
 }
 
-#[test]
-fn children_are_as_committed() {
-    let bundled = app(&json!({
-        "cache": { "managed": { "memory": "64Mi" } },
-        "env": [{ "name": "RUST_LOG", "value": "debug" }],
-        "metrics": { "port": 9090 },
-    }));
-    let foreign = app(&json!({ "image": "ghcr.io/acme/shop:1", "database": null, "port": 3000 }));
-    let full = app(&json!({
+/// An image of somebody else's, with all that a workload can be told.
+fn full() -> ApiDeployment {
+    app(&json!({
         "image": "registry.example.com/acme/shop:1.4.2@sha256:0123",
         "imagePullSecrets": [{ "name": "registry" }],
         "command": ["/shop"], "args": ["serve"],
@@ -64,7 +58,18 @@ fn children_are_as_committed() {
             "metricsFrom": [{ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "monitoring" } } }],
         },
         "cache": { "managed": {} },
+    }))
+}
+
+#[test]
+fn children_are_as_committed() {
+    let bundled = app(&json!({
+        "cache": { "managed": { "memory": "64Mi" } },
+        "env": [{ "name": "RUST_LOG", "value": "debug" }],
+        "metrics": { "port": 9090 },
     }));
+    let foreign = app(&json!({ "image": "ghcr.io/acme/shop:1", "database": null, "port": 3000 }));
+    let full = full();
     let CacheKind::Managed(cache) = bundled.spec.cache.kind() else { panic!("no cache") };
     let options = app(&json!({
         "cache": { "managed": { "memory": "1Gi", "eviction": "LFU", "exporter": {}, "tls": {} } },

@@ -25,6 +25,7 @@ fn process(server: &Server) -> Arc<Context> {
         services: reflector::store().0,
         disruption_budgets: reflector::store().0,
         network_policies: reflector::store().0,
+        stateful_sets: reflector::store().0,
         pods: reflector::store().0,
         apps: reflector::store().0,
         autoscalers: reflector::store().0,

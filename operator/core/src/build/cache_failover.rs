@@ -144,7 +144,7 @@ fn pod(app: &ApiDeployment, cache: &ManagedCache, settings: &Settings) -> PodSpe
         server.command = Some(script(SERVER));
         server.args.get_or_insert_default().extend(tls.iter().map(|argument| (*argument).to_owned()));
         server.env = Some(variables(app, cache));
-        sentinel.volume_mounts = server.volume_mounts.clone();
+        sentinel.volume_mounts.clone_from(&server.volume_mounts);
     }
     sentinel.volume_mounts.get_or_insert_default().push(mount("sentinel", "/sentinel"));
     pod.containers.push(sentinel);
