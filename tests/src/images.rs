@@ -178,20 +178,20 @@ async fn own_image(containerfile: &Path, context: &Path, binaries: &Path, name: 
 }
 
 async fn redis() -> Result<String> {
-    let program = Path::new("/usr/bin/redis-server");
-    let client = Path::new("/usr/bin/redis-cli");
-    let image = format!(
-        "docker.io/plimsoll/redis:{:012x}",
-        digest(&[program.to_path_buf(), client.to_path_buf(), containerfile()])?
-    );
+    // The shell and what follows it are for the scripts of a cache with failover.
+    let programs = [
+        ("/usr/bin/redis-server", "usr/local/bin/redis-server"),
+        ("/usr/bin/redis-cli", "usr/local/bin/redis-cli"),
+        ("/bin/sh", "bin/sh"),
+        ("/bin/sleep", "bin/sleep"),
+        ("/usr/bin/timeout", "usr/bin/timeout"),
+    ];
+    let files = programs.iter().map(|(program, _)| PathBuf::from(program)).chain([containerfile()]);
+    let image = format!("docker.io/plimsoll/redis:{:012x}", digest(&files.collect::<Vec<_>>())?);
     system_image("redis", &image, async |root| {
-        root.add(program, "usr/local/bin/redis-server").await?;
-        root.add(client, "usr/local/bin/redis-cli").await?;
-        // For the scripts of a cache with failover.
-        for program in ["sh", "sleep"] {
-            root.add(&Path::new("/bin").join(program), &format!("bin/{program}")).await?;
+        for (program, to) in programs {
+            root.add(Path::new(program), to).await?;
         }
-        root.add(Path::new("/usr/bin/timeout"), "usr/bin/timeout").await?;
         root.write("etc/passwd", "redis:x:999:999::/:/\n")
     })
     .await?;

@@ -77,6 +77,8 @@ pub struct Observed {
     pub network_policy: Child<NetworkPolicy>,
     /// The managed cache's NetworkPolicy.
     pub cache_network_policy: Child<NetworkPolicy>,
+    /// PodDisruptionBudget of a managed cache with failover.
+    pub cache_disruption_budget: Child<PodDisruptionBudget>,
     /// The ConfigMaps and Secrets whose contents the pods use.
     pub configuration: Configuration,
     /// `(Secret, key)` pairs that the spec names and that are not there.

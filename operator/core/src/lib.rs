@@ -19,6 +19,7 @@ mod hands;
 pub mod histogram;
 pub mod input;
 mod learned;
+pub mod left_out;
 pub mod memory;
 pub mod plan;
 pub mod policy;

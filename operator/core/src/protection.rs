@@ -1,8 +1,9 @@
-//! The writes of what protects the replicas: their PodDisruptionBudget and the NetworkPolicies.
+//! The writes of what protects the replicas and their cache: PodDisruptionBudgets and NetworkPolicies.
 //!
 //! Nothing waits for them, and they wait for nothing: a refused one keeps no template and no replicas back.
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::build;
 use crate::input::{Child, Input};
@@ -15,8 +16,13 @@ pub(crate) fn name_conflicts(input: &Input) -> impl Iterator<Item = String> {
     let observed = &input.observed;
     let (name, cache) = (build::name_of(&input.app).to_owned(), build::cache_name(&input.app));
     let [policy, cache_policy] = wanted_policies(input);
-    let budget = build::disruption_budget(&input.app);
+    let [budget, cache_budget] = wanted_budgets(input);
     [
+        (
+            cache_budget.is_some() && matches!(observed.cache_disruption_budget, Child::Foreign),
+            ChildKind::CacheDisruptionBudget,
+            cache.clone(),
+        ),
         (
             budget.is_some() && matches!(observed.disruption_budget, Child::Foreign),
             ChildKind::DisruptionBudget,
@@ -42,24 +48,43 @@ pub(crate) fn name_conflicts(input: &Input) -> impl Iterator<Item = String> {
 pub(crate) fn steps(input: &Input, memory: &Memory) -> Vec<Step> {
     let observed = &input.observed;
     let [policy, cache_policy] = wanted_policies(input);
-    let budget = match build::disruption_budget(&input.app) {
-        Some(wanted) => unlike(memory, ChildKind::DisruptionBudget, &observed.disruption_budget, wanted)
-            .map(|(budget, hash)| Step::ApplyDisruptionBudget { budget, hash }),
-        None => delete_step(
-            ChildKind::DisruptionBudget,
-            observed.disruption_budget.owned().map(|child| &child.metadata),
+    let [budget, cache_budget] = wanted_budgets(input);
+    [
+        budget_step(
+            memory,
+            ChildKind::CacheDisruptionBudget,
+            &observed.cache_disruption_budget,
+            cache_budget,
         ),
-    };
-    let policies = [
+        budget_step(memory, ChildKind::DisruptionBudget, &observed.disruption_budget, budget),
         policy_step(memory, ChildKind::CacheNetworkPolicy, &observed.cache_network_policy, cache_policy),
         policy_step(memory, ChildKind::NetworkPolicy, &observed.network_policy, policy),
-    ];
-    budget.into_iter().chain(policies.into_iter().flatten()).collect()
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn wanted_budgets(input: &Input) -> [Option<PodDisruptionBudget>; 2] {
+    [build::disruption_budget(&input.app), build::cache_disruption_budget(&input.app)]
 }
 
 fn wanted_policies(input: &Input) -> [Option<NetworkPolicy>; 2] {
     let Input { app, settings, .. } = input;
     [build::network_policy(app, settings), build::cache_network_policy(app, settings)]
+}
+
+fn budget_step(
+    memory: &Memory,
+    kind: ChildKind,
+    observed: &Child<PodDisruptionBudget>,
+    wanted: Option<PodDisruptionBudget>,
+) -> Option<Step> {
+    match wanted {
+        Some(wanted) => unlike(memory, kind, observed, wanted)
+            .map(|(budget, hash)| Step::ApplyDisruptionBudget { kind, budget, hash }),
+        None => delete_step(kind, observed.owned().map(|child| &child.metadata)),
+    }
 }
 
 fn policy_step(

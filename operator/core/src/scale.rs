@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::edges;
 use crate::engine::{self, Bound, Rule};
-use crate::histogram::Rejection;
 use crate::input::{Bounds, Scrape, Targets};
+use crate::left_out::LeftOut;
 use crate::plan::{Limit, MetricsState, Reason};
 use crate::policy::Hand;
 
@@ -43,8 +43,8 @@ pub(crate) fn judge(situation: &Situation<'_>, decided: &engine::Decision) -> Ve
             let message = "the replicas are ready, and have not been scraped yet".into();
             return hold(current, Reason::PodsStarting, message);
         }
-        MetricsState::Alike(rejection) => {
-            return hold(current, Reason::MetricsUnavailable, alike(rejection).into());
+        MetricsState::Alike(left_out) => {
+            return hold(current, Reason::MetricsUnavailable, left_out.seen.into());
         }
         MetricsState::Outage(outage) => return hold(current, Reason::MetricsUnavailable, outage.message),
         MetricsState::Failed(text) | MetricsState::NoEdge(text) => {
@@ -107,9 +107,9 @@ pub(crate) fn metrics_state(scrape: &Scrape, ready: i32, targets: Targets) -> Me
     }
     if let Some(&first) = rejections.first().filter(|_| rejections.len() == known)
         && rejections.iter().all(|rejection| *rejection == first)
-        && !alike(first).is_empty()
+        && let Some(left_out) = LeftOut::of(first)
     {
-        return MetricsState::Alike(first);
+        return MetricsState::Alike(left_out);
     }
     let mut names = rejections.iter().map(|rejection| rejection.as_str()).collect::<Vec<_>>();
     names.sort_unstable();
@@ -127,19 +127,6 @@ fn told(scrape: &Scrape, targets: Targets) -> MetricsState {
         }
         edges::Judged::Below(text) => MetricsState::Approximate(text),
         edges::Judged::Exactly => MetricsState::Scraped,
-    }
-}
-
-/// What to tell when all pods are left out for this reason; empty where the reason alone says nothing of what to do.
-pub(crate) const fn alike(rejection: Rejection) -> &'static str {
-    match rejection {
-        Rejection::HistogramMissing => "the replicas answer without the histogram",
-        Rejection::LabelsMissing => "no series of the histogram has the labels of spec.metrics.labels",
-        Rejection::NoSeries => "Prometheus has no series of the replicas",
-        Rejection::Stale => "Prometheus last scraped the replicas too long ago",
-        Rejection::Unauthorized => "the replicas refuse to tell the operator their metrics",
-        Rejection::Untrusted => "the certificates of the replicas are not to be trusted",
-        _ => "",
     }
 }
 

@@ -40,6 +40,7 @@ impl Blockers {
             disruption_budget: _,
             network_policy: _,
             cache_network_policy: _,
+            cache_disruption_budget: _,
             configuration,
             missing_secret_keys,
             secrets_unread,

@@ -106,6 +106,10 @@ fn children_are_as_committed() {
             "cache-stateful-set.yaml",
             of(serde_json::to_value(build::cache_stateful_set(&fails_over, several, &settings(), "r1"))),
         ),
+        (
+            "cache-disruption-budget.yaml",
+            of(serde_json::to_value(build::cache_disruption_budget(&fails_over).unwrap())),
+        ),
         ("cache-nodes-service.yaml", of(serde_json::to_value(build::cache_nodes_service(&fails_over)))),
         ("cache-service.yaml", of(serde_json::to_value(build::cache_service(&bundled)))),
         ("cache-secret.yaml", of(serde_json::to_value(build::cache_secret(&bundled, &credentials())))),

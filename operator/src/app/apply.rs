@@ -101,10 +101,9 @@ async fn carry_out_step(
             memory.record_applied(*kind, confirmed(*hash, &written.metadata));
             Ok(())
         }
-        Step::ApplyDisruptionBudget { budget, hash } => {
-            let kind = step.kind();
-            let written = apply(ctx, app, kind, budget.as_ref(), MANAGER, true).await?;
-            memory.record_applied(kind, confirmed(*hash, &written.metadata));
+        Step::ApplyDisruptionBudget { kind, budget, hash } => {
+            let written = apply(ctx, app, *kind, budget.as_ref(), MANAGER, true).await?;
+            memory.record_applied(*kind, confirmed(*hash, &written.metadata));
             Ok(())
         }
         Step::ApplyNetworkPolicy { kind, policy, hash } => {
@@ -283,7 +282,7 @@ async fn delete(
         ChildKind::CacheService | ChildKind::CacheNodes | ChildKind::Service => {
             fenced(ctx, what, api::<Service>(ctx, app).delete(name, &params)).await.map(|_| ())
         }
-        ChildKind::DisruptionBudget => {
+        ChildKind::CacheDisruptionBudget | ChildKind::DisruptionBudget => {
             fenced(ctx, what, api::<PodDisruptionBudget>(ctx, app).delete(name, &params)).await.map(|_| ())
         }
         ChildKind::CacheNetworkPolicy | ChildKind::NetworkPolicy => {

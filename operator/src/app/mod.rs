@@ -40,7 +40,7 @@ use crate::shards::Shards;
 use crate::source::servers::Servers;
 use crate::state::{Object, Registry, Working};
 
-/// Longest time for a reconcile: twelve children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
+/// Longest time for a reconcile: thirteen children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
 /// behind an admission webhook that hangs, and the scrape and the status come on top.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Pods that are asked at the same time, over all resources.

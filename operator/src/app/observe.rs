@@ -130,6 +130,16 @@ async fn children(
             policy_wanted,
         )
         .await?,
+        cache_disruption_budget: child(
+            ctx,
+            app,
+            &stores.disruption_budgets,
+            memory,
+            ChildKind::CacheDisruptionBudget,
+            &cache,
+            cache_fails_over,
+        )
+        .await?,
         cache_network_policy: child(
             ctx,
             app,

@@ -9,6 +9,7 @@ use std::time::Instant;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use plimsoll_core::Plan;
 use plimsoll_core::attainment::Judged;
+use plimsoll_core::cache::Effect;
 use plimsoll_core::input::Bounds;
 use plimsoll_core::plan::Reason;
 use plimsoll_crds::{ApiDeployment, ApiDeploymentStatus, Percentile};
@@ -29,6 +30,7 @@ pub struct ObjectMetrics {
     decisions: BTreeMap<&'static str, u64>,
     pods_excluded: BTreeMap<&'static str, u64>,
     conditions: Vec<Condition>,
+    cache: Option<Effect>,
     scraped_at: Option<Instant>,
 }
 
@@ -44,6 +46,7 @@ impl ObjectMetrics {
     /// Takes in a plan that was carried out. `scraped_at` is the time of the round that it was made from, if there was one.
     pub fn planned(&mut self, app: &ApiDeployment, plan: &Plan, scraped_at: Option<Instant>) {
         let Plan { decision, findings, .. } = plan;
+        self.cache = findings.cache;
         // Of a spec that cannot be read nothing is known; the last good state keeps serving.
         if decision.reason != Reason::InvalidSpec {
             self.replicas = Some(Replicas {
@@ -104,7 +107,7 @@ const TARGET: &[&str] = &["namespace", "name", "target"];
 const REASON: &[&str] = &["namespace", "name", "reason"];
 const CONDITION: &[&str] = &["namespace", "name", "type", "status", "reason"];
 
-const METRICS: [Told; 16] = [
+const METRICS: [Told; 20] = [
     told(
         "plimsoll_apideployment_replicas_wanted",
         GAUGE,
@@ -221,6 +224,34 @@ const METRICS: [Told; 16] = [
             };
             object.conditions.iter().map(|condition| (labels(condition), 1.0)).collect()
         },
+    ),
+    told(
+        "plimsoll_apideployment_cache_hit_ratio",
+        GAUGE,
+        OBJECT,
+        "Share of look-ups in the managed cache that found something, over five minutes. Absent while there are too few.",
+        |object, _| one(object.cache.and_then(|cache| cache.hit_ratio)),
+    ),
+    told(
+        "plimsoll_apideployment_cache_evictions_per_second",
+        GAUGE,
+        OBJECT,
+        "Keys of the managed cache that made room for others, per second, over five minutes.",
+        |object, _| one(object.cache.and_then(|cache| cache.evictions_per_second)),
+    ),
+    told(
+        "plimsoll_apideployment_cache_memory_used_bytes",
+        GAUGE,
+        OBJECT,
+        "Memory that the managed cache uses.",
+        |object, _| one(object.cache.map(|cache| cache.memory_bytes as f64)),
+    ),
+    told(
+        "plimsoll_apideployment_cache_memory_max_bytes",
+        GAUGE,
+        OBJECT,
+        "Memory at which the managed cache evicts keys.",
+        |object, _| one(object.cache.map(|cache| cache.memory_max_bytes as f64)),
     ),
     told(
         "plimsoll_apideployment_scrape_age_seconds",

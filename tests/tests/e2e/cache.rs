@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::world::{self, NAME, World};
+use crate::world::{self, NAME, SOON, World};
 
 /// Posts, each of 60 kB: more than twice what the smallest cache holds.
 const POSTS: usize = 400;
@@ -79,6 +79,8 @@ fn a_cache_that_is_too_small_is_named_with_the_size_that_helps() {
         world.apply_ready(json!({ "cache": { "managed": { "memory": "16Mi" } } })).await?;
         let service = Api::<Service>::namespaced(world.client.clone(), &world.namespace).get(NAME).await?;
         let address = service.spec.and_then(|spec| spec.cluster_ip).context("the Service's address")?;
+        let reached = async || Ok(TcpStream::connect(format!("{address}:80")).await.is_ok());
+        world.eventually(SOON, "the Service leads to the replicas", reached).await?;
         let mut paths = Vec::with_capacity(POSTS);
         for _ in 0..POSTS {
             paths.push(format!("/posts/{}", large_post(&format!("{address}:80")).await?));

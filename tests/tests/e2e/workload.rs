@@ -128,6 +128,7 @@ fn author(namespace: &str) -> Vec<Value> {
             "rules": [
                 { "apiGroups": ["plimsoll.dev"], "resources": ["apideployments"], "verbs": ["create", "get", "patch", "update"] },
                 { "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["granted"], "verbs": ["get"] },
+                { "apiGroups": ["apps"], "resources": ["deployments/scale"], "resourceNames": ["granted"], "verbs": ["update"] },
             ],
         }),
         json!({
@@ -143,6 +144,7 @@ async fn said_to_author(world: &World, verb: &str, spec: Value) -> Result<String
     let mut whole = json!({ "latency": { "p99": "250ms" }, "image": "any", "cache": { "disabled": {} } });
     if let (Value::Object(whole), Value::Object(spec)) = (&mut whole, spec) {
         whole.extend(spec);
+        whole.retain(|_, value| !value.is_null());
     }
     let app = json!({
         "apiVersion": "plimsoll.dev/v1alpha1", "kind": "ApiDeployment",
@@ -175,7 +177,13 @@ fn an_author_without_pods_reaches_no_further_than_before() {
                 Ok(said_to_author(world, "create", json!({})).await?.is_empty())
             })
             .await?;
-        ensure!(said_to_author(world, "create", url("granted")).await?.is_empty(), "a Secret it may get");
+        let attached = |name: &str| json!({ "image": null, "cache": null, "workload": { "attachTo": { "name": name } } });
+        for (what, spec) in
+            [("a Secret it may get", url("granted")), ("a Deployment it may scale", attached("granted"))]
+        {
+            let said = said_to_author(world, "create", spec).await?;
+            ensure!(said.is_empty(), "{what}: {said}");
+        }
         let refused = [
             (url("postgres"), "names a Secret"),
             (json!({ "imagePullSecrets": [{ "name": "registry" }] }), "names a Secret"),
@@ -213,6 +221,7 @@ fn an_author_without_pods_reaches_no_further_than_before() {
                 "for those who may create deployments",
             ),
             (json!({ "networkPolicy": {} }), "for those who may create networkpolicies"),
+            (attached("postgres"), "names a Deployment that you may not scale"),
         ];
         for (spec, message) in refused {
             let said = said_to_author(world, "create", spec.clone()).await?;

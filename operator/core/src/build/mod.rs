@@ -41,7 +41,7 @@ pub use cache_secret::{
 };
 pub use cache_service::cache_service;
 pub use deployment::deployment;
-pub use disruption_budget::disruption_budget;
+pub use disruption_budget::{cache_disruption_budget, disruption_budget};
 pub use inherited::{CONFIG_ANNOTATION, FOUND_ANNOTATION, inherit};
 pub use network_policy::{cache_network_policy, network_policy};
 pub use service::service;

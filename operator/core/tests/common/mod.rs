@@ -121,11 +121,16 @@ pub fn carry_out(plan: &Plan, observed: &mut Observed) -> Memory {
                 };
                 *slot = Child::Owned(service);
             }
-            Step::ApplyDisruptionBudget { mut budget, hash } => {
-                budget.metadata.uid.get_or_insert("budget-uid".into());
+            Step::ApplyDisruptionBudget { kind, mut budget, hash } => {
+                budget.metadata.uid.get_or_insert(format!("{kind:?}"));
                 budget.metadata.generation = Some(1);
-                memory.record_applied(ChildKind::DisruptionBudget, confirmed(hash, &budget.metadata));
-                observed.disruption_budget = Child::Owned(budget);
+                memory.record_applied(kind, confirmed(hash, &budget.metadata));
+                let slot = if kind == ChildKind::DisruptionBudget {
+                    &mut observed.disruption_budget
+                } else {
+                    &mut observed.cache_disruption_budget
+                };
+                *slot = Child::Owned(budget);
             }
             Step::ApplyNetworkPolicy { kind, mut policy, hash } => {
                 policy.metadata.uid.get_or_insert(format!("{kind:?}"));
@@ -181,19 +186,24 @@ pub fn carry_out(plan: &Plan, observed: &mut Observed) -> Memory {
                     memory.record_change(plan.decision.time, change);
                 }
             }
-            Step::Delete { kind, .. } => match kind {
-                ChildKind::CacheDeployment => observed.cache_deployment = Child::Absent,
-                ChildKind::CacheService => observed.cache_service = Child::Absent,
-                ChildKind::DisruptionBudget => observed.disruption_budget = Child::Absent,
-                ChildKind::NetworkPolicy => observed.network_policy = Child::Absent,
-                ChildKind::CacheNetworkPolicy => observed.cache_network_policy = Child::Absent,
-                ChildKind::CacheNodes => observed.cache_nodes = Child::Absent,
-                ChildKind::CacheStatefulSet => observed.cache_stateful_set = Child::Absent,
-                other => panic!("deleted {other}"),
-            },
+            Step::Delete { kind, .. } => delete(kind, observed),
         }
     }
     memory
+}
+
+fn delete(kind: ChildKind, observed: &mut Observed) {
+    match kind {
+        ChildKind::CacheDeployment => observed.cache_deployment = Child::Absent,
+        ChildKind::CacheService => observed.cache_service = Child::Absent,
+        ChildKind::DisruptionBudget => observed.disruption_budget = Child::Absent,
+        ChildKind::NetworkPolicy => observed.network_policy = Child::Absent,
+        ChildKind::CacheNetworkPolicy => observed.cache_network_policy = Child::Absent,
+        ChildKind::CacheDisruptionBudget => observed.cache_disruption_budget = Child::Absent,
+        ChildKind::CacheNodes => observed.cache_nodes = Child::Absent,
+        ChildKind::CacheStatefulSet => observed.cache_stateful_set = Child::Absent,
+        other => panic!("deleted {other}"),
+    }
 }
 
 /// Pseudo-random numbers of a seed.

@@ -1,153 +1,28 @@
-//! The status from what was found and what came of it.
-//!
-//! Pure: it never decides anything, and it never lets noise become a change.
+//! The conditions of the status.
 
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use plimsoll_crds::{
-    ApiDeployment, ApiDeploymentStatus, CacheStatus, ConditionType, ConfigKind, DatabaseKind, LastDecision,
-    LatencyStatus, LearnedStatus, reason,
-};
+use plimsoll_crds::{ApiDeployment, CacheStatus, ConditionType, ConfigKind, DatabaseKind, reason};
 
-use crate::build;
 use crate::cache::Effect;
 use crate::cache_status;
-use crate::histogram::Rejection;
-use crate::input::{Outage, Targets};
-use crate::learned;
-use crate::memory::seconds_between;
+use crate::input::Outage;
+use crate::left_out::LeftOut;
 use crate::plan::{Decision, Findings, Limit, MetricsState, Reason, Rollout};
-use crate::scale::{EMBEDDED_DATABASE, alike};
+use crate::scale::EMBEDDED_DATABASE;
 
-/// Changes of latency, load and holding reasons are written at most this often.
-const QUIET_SECONDS: f64 = 15.0;
-
-/// What came of a reconcile.
-#[derive(Clone, Copy, Debug)]
-pub enum Outcome<'a> {
-    /// A plan was carried out, but for the failures that the findings name.
-    Planned {
-        /// What was found.
-        findings: &'a Findings,
-        /// What was decided.
-        decision: &'a Decision,
-    },
-    /// There was no plan, because reading failed, or none that could be carried out.
-    Failed {
-        /// What was tried and what came back.
-        message: &'a str,
-    },
-}
-
-/// The next status of a resource.
-pub fn next(app: &ApiDeployment, outcome: Outcome<'_>, now: Timestamp) -> ApiDeploymentStatus {
-    let before = app.status.clone().unwrap_or_default();
-    let generation = app.metadata.generation;
-    let mut conditions = Conditions { before: &before.conditions, generation, now, next: Vec::new() };
-    match outcome {
-        Outcome::Planned { findings, decision } => {
-            let cache =
-                cache_status::next(app, before.cache.as_ref(), findings.cache_ready, findings.cache.as_ref());
-            conditions.of_findings(findings, decision);
-            conditions.of_shared(app, findings, &cache);
-            // Not observed: the spec of this generation is still to be carried out, and may be by trying again.
-            let trying = findings.failures.iter().any(|failure| !failure.permanent);
-            let mut status = ApiDeploymentStatus {
-                observed_generation: if trying { before.observed_generation } else { generation },
-                replicas: Some(findings.wanted),
-                ready_replicas: Some(findings.ready),
-                recommended_replicas: findings.recommended,
-                selector: selector(app, findings.selector.as_ref()),
-                latency: Some(latency(app, findings)),
-                last_decision: Some(last_decision(before.last_decision.clone(), decision)),
-                learned: learned(app, before.learned.clone(), findings),
-                cache: app.spec.attached_to().is_none().then_some(cache),
-                conditions: conditions.next,
-            };
-            if findings.invalid_spec.is_some() {
-                // The last good state keeps serving; nothing else is known of this spec.
-                status = ApiDeploymentStatus {
-                    conditions: status.conditions,
-                    observed_generation: generation,
-                    ..before
-                };
-            }
-            status
-        }
-        Outcome::Failed { message } => {
-            conditions.of_failure(message);
-            let kept = conditions
-                .before
-                .iter()
-                .filter(|old| !conditions.next.iter().any(|new| new.type_ == old.type_));
-            let kept = kept.cloned().collect::<Vec<_>>();
-            conditions.next.extend(kept);
-            conditions.next.sort_by_key(|condition| {
-                ConditionType::ALL.iter().position(|t| t.as_str() == condition.type_)
-            });
-            ApiDeploymentStatus {
-                // Not observed: the spec of this generation is not carried out yet.
-                conditions: conditions.next,
-                selector: selector(app, before.selector.as_ref()),
-                ..before
-            }
-        }
-    }
-}
-
-/// Whether a status says something new. What changes all the time is news only every quarter of a minute.
-pub fn worth_writing(
-    stored: Option<&ApiDeploymentStatus>,
-    next: &ApiDeploymentStatus,
-    last_write: Option<Timestamp>,
-    now: Timestamp,
-) -> bool {
-    let Some(stored) = stored else { return true };
-    if stored == next {
-        return false;
-    }
-    let quiet = |status: &ApiDeploymentStatus| {
-        let mut status = status.clone();
-        status.latency = None;
-        status.last_decision = None;
-        status.learned = None;
-        if let Some(cache) = &mut status.cache {
-            *cache = CacheStatus { kind: cache.kind.clone(), ready: cache.ready, ..CacheStatus::default() };
-        }
-        for condition in &mut status.conditions {
-            condition.message.clear();
-        }
-        status
-    };
-    let scaled = next.last_decision.as_ref().is_some_and(|decision| decision.from != decision.to)
-        && next.last_decision != stored.last_decision;
-    scaled
-        || quiet(stored) != quiet(next)
-        || last_write.is_none_or(|last| !(0.0..QUIET_SECONDS).contains(&seconds_between(last, now)))
-}
-
-/// A duration in seconds, rounded to two digits: `87ms`, `430ms`, `1.2s`.
-pub fn two_digits(seconds: f64) -> String {
-    let ms = (seconds * 1000.0).max(0.0);
-    if ms < 1.0 {
-        return "1ms".into();
-    }
-    let unit = 10_f64.powf(ms.log10().floor() - 1.0);
-    let rounded = ((ms / unit).round() * unit).round();
-    if rounded < 1000.0 { format!("{rounded:.0}ms") } else { format!("{}s", rounded / 1000.0) }
-}
-
-struct Conditions<'a> {
-    before: &'a [Condition],
-    generation: Option<i64>,
-    now: Timestamp,
-    next: Vec<Condition>,
+/// The conditions as they become.
+pub(super) struct Conditions<'a> {
+    pub before: &'a [Condition],
+    pub generation: Option<i64>,
+    pub now: Timestamp,
+    pub next: Vec<Condition>,
 }
 
 impl Conditions<'_> {
-    fn set(&mut self, type_: ConditionType, status: &str, reason: &str, message: impl Into<String>) {
+    pub fn set(&mut self, type_: ConditionType, status: &str, reason: &str, message: impl Into<String>) {
         let since = self
             .before
             .iter()
@@ -163,19 +38,19 @@ impl Conditions<'_> {
         });
     }
 
-    fn keep(&mut self, type_: ConditionType) {
+    pub fn keep(&mut self, type_: ConditionType) {
         let kept = self.before.iter().find(|condition| condition.type_ == type_.as_str()).cloned();
         self.next.extend(kept.map(|kept| Condition { observed_generation: self.generation, ..kept }));
     }
 
-    fn of_failure(&mut self, message: &str) {
+    pub fn of_failure(&mut self, message: &str) {
         let serving = self.before.iter().find(|condition| condition.type_ == "Ready");
         let ready = serving.map_or("Unknown", |condition| condition.status.as_str()).to_owned();
         self.set(ConditionType::Ready, &ready, reason::APPLY_FAILED, format!("{message}; it is tried again"));
         self.set(ConditionType::Reconciling, "True", reason::APPLY_FAILED, message);
     }
 
-    fn of_findings(&mut self, findings: &Findings, decision: &Decision) {
+    pub fn of_findings(&mut self, findings: &Findings, decision: &Decision) {
         let stalled = stalled(findings);
         self.summary(findings, stalled.as_ref());
         match &stalled {
@@ -211,10 +86,9 @@ impl Conditions<'_> {
                 let message = "the replicas are ready, and their histogram is not known yet: they have to be scraped, and serve requests that count";
                 self.set(ConditionType::MetricsAvailable, "Unknown", reason::AWAITING_SCRAPE, message);
             }
-            Some(MetricsState::Alike(rejection)) => {
-                let (reason, fix) = fix(*rejection);
-                let message = format!("{}; {fix}", alike(*rejection));
-                self.set(ConditionType::MetricsAvailable, "False", reason, message);
+            Some(MetricsState::Alike(left_out)) => {
+                let LeftOut { seen, reason, remedy } = left_out;
+                self.set(ConditionType::MetricsAvailable, "False", reason, format!("{seen}; {remedy}"));
             }
             Some(MetricsState::Outage(Outage { reason, message })) => {
                 let message = format!("{message}; the replicas are held");
@@ -248,7 +122,7 @@ impl Conditions<'_> {
     }
 
     /// What is known of the cache and the database, which all replicas share.
-    fn of_shared(&mut self, app: &ApiDeployment, findings: &Findings, cache: &CacheStatus) {
+    pub fn of_shared(&mut self, app: &ApiDeployment, findings: &Findings, cache: &CacheStatus) {
         if findings.invalid_spec.is_some() {
             return;
         }
@@ -383,28 +257,6 @@ impl Conditions<'_> {
     }
 }
 
-/// Reason and remedy, where all replicas are left out for the same reason.
-const fn fix(rejection: Rejection) -> (&'static str, &'static str) {
-    match rejection {
-        Rejection::LabelsMissing => {
-            (reason::LABELS_MISSING, "correct spec.metrics.labels, or send the first request that has them")
-        }
-        Rejection::NoSeries => (
-            reason::NO_SERIES,
-            "check that it scrapes them, and spec.metrics.histogram, labels and prometheus.podLabel",
-        ),
-        Rejection::Stale => (reason::SERIES_STALE, "check that it still scrapes them"),
-        Rejection::Unauthorized => {
-            (reason::UNAUTHORIZED, "set spec.metrics.bearerTokenFrom to a token that they take")
-        }
-        Rejection::Untrusted => (
-            reason::UNTRUSTED,
-            "set spec.metrics.tls to the authority that signed them and a name that they have",
-        ),
-        _ => (reason::HISTOGRAM_MISSING, "set spec.metrics.histogram, path and port to what they expose"),
-    }
-}
-
 /// What somebody has to change before the spec can be carried out.
 fn stalled(findings: &Findings) -> Option<(&'static str, String)> {
     if let Some(message) = &findings.invalid_spec {
@@ -461,62 +313,4 @@ fn stalled(findings: &Findings) -> Option<(&'static str, String)> {
 fn failures(findings: &Findings) -> String {
     let messages = findings.failures.iter().map(|failure| failure.message.as_str());
     messages.collect::<Vec<_>>().join("; ")
-}
-
-/// An attached Deployment has a selector of its own, which is known once it was seen.
-fn selector(app: &ApiDeployment, seen: Option<&String>) -> Option<String> {
-    match app.spec.attached_to() {
-        Some(_) => seen.cloned(),
-        None => Some(build::selector_text(app)),
-    }
-}
-
-fn latency(app: &ApiDeployment, findings: &Findings) -> LatencyStatus {
-    let [p95, p99] = findings.latency_seconds.map(|seconds| seconds.map(two_digits));
-    let targets =
-        app.spec.latency.each().map(|(percentile, target)| format!("{}<{target}", percentile.as_str()));
-    let errors = app.spec.error_rate.as_ref().map(|rate| format!("errors<{rate}"));
-    LatencyStatus { p95, p99, target: Some(targets.chain(errors).collect::<Vec<_>>().join(" ")) }
-}
-
-fn learned(app: &ApiDeployment, before: Option<LearnedStatus>, findings: &Findings) -> Option<LearnedStatus> {
-    let Some((learned, targets)) = findings.learned.as_ref().zip(Targets::of(&app.spec).ok()) else {
-        return before;
-    };
-    Some(learned::to_status(before.as_ref(), learned, targets))
-}
-
-fn last_decision(before: Option<LastDecision>, decision: &Decision) -> LastDecision {
-    match before {
-        Some(before) if decision.from == decision.to && before.reason == decision.reason.as_str() => before,
-        _ => LastDecision {
-            time: Time(decision.time),
-            from: decision.from,
-            to: decision.to,
-            reason: decision.reason.as_str().into(),
-            message: decision.message.clone(),
-        },
-    }
-}
-
-/// The status of a resource that cannot be read at all, as after a downgrade: what was known stays, and the text says
-/// what is wrong.
-pub fn unreadable(
-    generation: Option<i64>,
-    before: Option<&ApiDeploymentStatus>,
-    error: &str,
-    now: Timestamp,
-) -> ApiDeploymentStatus {
-    let before = before.cloned().unwrap_or_default();
-    let mut conditions = Conditions { before: &before.conditions, generation, now, next: Vec::new() };
-    let message = format!("the stored object cannot be read: {error}; correct the spec and apply it again");
-    conditions.set(ConditionType::Ready, "False", reason::INVALID_SPEC, message.clone());
-    conditions.set(
-        ConditionType::Reconciling,
-        "False",
-        reason::RECONCILED,
-        "nothing is done for a spec that cannot be read",
-    );
-    conditions.set(ConditionType::Stalled, "True", reason::INVALID_SPEC, message);
-    ApiDeploymentStatus { conditions: conditions.next, observed_generation: generation, ..before }
 }
