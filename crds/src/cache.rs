@@ -28,7 +28,7 @@ pub struct Cache {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedCache {
-    /// Memory limit of the Redis container; Redis evicts keys at 75 % of it.
+    /// Memory limit of the Redis container; Redis evicts keys at 75 % of it, or 10 MiB below it where that is less.
     #[serde(default = "default_memory")]
     #[x_kube(validation = Rule::new("type(self) == string ? (isQuantity(self) && !quantity(self).isLessThan(quantity('16Mi')) && !quantity(self).isGreaterThan(quantity('1Ti'))) : (int(self) >= 16777216 && int(self) <= 1099511627776)")
         .message("write a quantity of memory from 16Mi to 1Ti, such as 64Mi"))]

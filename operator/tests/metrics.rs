@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use plimsoll_core::attainment::{Attainment, Judged};
+use plimsoll_core::cache::Effect;
 use plimsoll_core::memory::Memory;
 use plimsoll_core::plan::{Decision, Evidence, Findings, Plan, Reason};
 use plimsoll_core::status;
@@ -60,6 +61,14 @@ fn plan() -> Plan {
                     missed("errors", 0.001, None),
                 ],
                 latencies: vec![(Percentile::P50, 0.02), (Percentile::P99, 0.3)],
+            }),
+            cache: Some(Effect {
+                hit_ratio: Some(0.75),
+                evictions_per_second: Some(2.0),
+                memory_bytes: 47,
+                memory_max_bytes: 48,
+                too_small: false,
+                enough_bytes: None,
             }),
             ..Findings::default()
         },
@@ -126,6 +135,10 @@ fn an_object_tells_of_its_promise_and_its_replicas() {
     world.round(&plan());
     let expected = [
         r#"replica_capacity_requests_per_second{namespace="shop",name="posts"} 12.5"#,
+        r#"cache_evictions_per_second{namespace="shop",name="posts"} 2"#,
+        r#"cache_hit_ratio{namespace="shop",name="posts"} 0.75"#,
+        r#"cache_memory_max_bytes{namespace="shop",name="posts"} 48"#,
+        r#"cache_memory_used_bytes{namespace="shop",name="posts"} 47"#,
         r#"decisions_total{namespace="shop",name="posts",reason="LatencyOverTarget"} 2"#,
         r#"latency_seconds{namespace="shop",name="posts",quantile="0.5"} 0.02"#,
         r#"latency_seconds{namespace="shop",name="posts",quantile="0.99"} 0.3"#,

@@ -25,10 +25,25 @@ const FULL: f64 = 0.95;
 const ROOM: f64 = 0.85;
 /// Keys per second that have to go for others, at least, where it is too small.
 const EVICTIONS_MIN: f64 = 0.1;
-/// Share of the container's memory that keys may take; the rest is for buffers, fragmentation and Redis itself.
-pub const MAX_MEMORY_PERCENT: u64 = 75;
-
+/// Share of the container's memory that keys may take; the rest is for buffers and fragmentation.
+const KEYS_PERCENT: u64 = 75;
+/// What is left at least beside the keys: Redis itself, the kernel's part, and a probe's process, which starts in the same
+/// container. Redis 7.0 was killed in 16 MiB with 12 MiB for keys: it had 14.2 MiB by then, and the probe 2.5 MiB.
+const BESIDE_KEYS_BYTES: u64 = 10 * MEBIBYTE;
 const MEBIBYTE: u64 = 1 << 20;
+
+/// Bytes at which Redis evicts keys (`maxmemory`) in a container of so many bytes.
+pub fn max_memory_bytes(container_bytes: u64) -> u64 {
+    let most = container_bytes.saturating_sub(BESIDE_KEYS_BYTES);
+    // None at all would be no limit to Redis.
+    (container_bytes / 100 * KEYS_PERCENT).min(most).max(MEBIBYTE)
+}
+
+/// The other way round: bytes of the container in which Redis may use so many.
+fn container_bytes(max_memory_bytes: f64) -> u64 {
+    let by_share = (max_memory_bytes * 100.0 / KEYS_PERCENT as f64) as u64;
+    by_share.max(max_memory_bytes as u64 + BESIDE_KEYS_BYTES)
+}
 
 /// What a cache said of itself at one moment. Counts are since it started.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -232,7 +247,7 @@ impl CacheWatch {
         let key_bytes = newest.memory_bytes.saturating_sub(newest.startup_bytes) as f64 / newest.keys as f64;
         let keys = newest.keys as f64 + per_second * life_seconds;
         let max_memory_bytes = newest.startup_bytes as f64 + keys * key_bytes;
-        Some(round_up((max_memory_bytes * 100.0 / MAX_MEMORY_PERCENT as f64) as u64))
+        Some(round_up(container_bytes(max_memory_bytes)))
     }
 }
 
@@ -251,6 +266,17 @@ fn round_up(bytes: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_leave_room_for_what_else_is_in_the_container() {
+        let keys =
+            [1, 16, 32, 40, 64, 1024].map(|mebibytes| max_memory_bytes(mebibytes * MEBIBYTE) / MEBIBYTE);
+        assert_eq!(keys, [1, 6, 22, 29, 47, 767]);
+        for mebibytes in [16, 24, 40, 41, 500] {
+            let there_and_back = container_bytes(max_memory_bytes(mebibytes * MEBIBYTE) as f64);
+            assert!(there_and_back.abs_diff(mebibytes * MEBIBYTE) < 200, "{mebibytes}: {there_and_back}");
+        }
+    }
 
     #[test]
     fn sizes_are_rounded_up_to_what_people_write() {

@@ -298,7 +298,7 @@ fn a_cache_that_gets_more_servers_is_made_anew_and_then_nothing_is_left_to_do() 
         memory = common::carry_out(&plan, &mut observed);
         kinds.push(plan.steps.iter().map(|step| format!("{:?}", step.kind())).collect::<Vec<_>>().join(" "));
     }
-    let several = "CacheNodes CacheStatefulSet Deployment CacheDeployment CacheDisruptionBudget";
-    let one = "CacheDeployment Deployment CacheStatefulSet CacheNodes CacheDisruptionBudget";
+    let several = "CacheNodes CacheStatefulSet CacheDisruptionBudget Deployment CacheDeployment";
+    let one = "CacheDeployment CacheDisruptionBudget Deployment CacheStatefulSet CacheNodes";
     assert_eq!(kinds[1..], ["", several, "", one, ""], "{kinds:?}");
 }

@@ -14,7 +14,7 @@ use super::{
     Component, cache_annotations, cache_exporter, cache_name, container_security, empty_dir, label_selector,
     labels, metadata, mount, pod_security,
 };
-use crate::cache::MAX_MEMORY_PERCENT;
+use crate::cache::max_memory_bytes;
 use crate::input::Settings;
 
 /// Port of Redis.
@@ -95,7 +95,7 @@ fn arguments(cache: &ManagedCache) -> Vec<String> {
     // The schema has refused a quantity that cannot be read; without a limit of its own Redis would grow to the
     // container's and be killed there, so an unreadable one falls back to the smallest allowed.
     let memory_bytes = quantity_bytes(&cache.memory).unwrap_or(16 << 20);
-    let max_memory = (memory_bytes / 100 * MAX_MEMORY_PERCENT).to_string();
+    let max_memory = max_memory_bytes(memory_bytes).to_string();
     let policy = match cache.eviction {
         Eviction::LRU => "allkeys-lru",
         Eviction::LFU => "allkeys-lfu",

@@ -26,12 +26,15 @@ pub const NODES: usize = 3;
 /// Sentinels that must agree.
 const QUORUM: usize = 2;
 /// Port of a sentinel.
-pub const SENTINEL_PORT: i32 = 26379;
+pub const SENTINEL_PORT: u16 = 26379;
 /// The name under which they watch the primary.
 pub const PRIMARY_NAME: &str = "cache";
 /// Milliseconds without an answer after which the primary counts as gone, and for which a failover may take.
 const DOWN_AFTER_MS: u32 = 3000;
 const FAILOVER_MS: u32 = 10_000;
+/// Seconds for which a server that was the primary waits for another to be in its place: two attempts, for the second comes
+/// twice [`FAILOVER_MS`] after the first.
+const PATIENCE_SECONDS: u32 = (DOWN_AFTER_MS + 3 * FAILOVER_MS) / 1000;
 
 /// Names the primary that a sentinel tells, or else the first server: with no sentinel to ask, nothing has run before.
 const FIND_PRIMARY: &str = r#"
@@ -52,7 +55,7 @@ find_primary() {
 const SERVER: &str = r#"
 me=$POD_NAME.$DOMAIN
 find_primary
-patience=15
+patience=$PATIENCE_SECONDS
 while [ -n "$told" ] && [ "$primary" = "$me" ] && [ $patience -gt 0 ]; do
   sleep 1
   patience=$((patience - 1))
@@ -61,6 +64,13 @@ done
 set -- "$@" --replica-announce-ip "$me" --masteruser "$REPLICA_USER" --masterauth "$REPLICATION_PASSWORD"
 if [ "$primary" != "$me" ]; then set -- "$@" --replicaof "$primary" 6379; fi
 exec redis-server "$@"
+"#;
+
+/// Whether the server is the primary, or has the primary's keys: only then can it take over.
+const SYNCED: &str = r#"
+answer=$(REDISCLI_AUTH=$SENTINEL_PASSWORD timeout 2 $CLI -p 6379 --user "$SENTINEL_USER" INFO replication 2>/dev/null)
+case $answer in *role:master*|*master_link_status:up*) exit 0;; esac
+exit 1
 "#;
 
 /// Runs the sentinel, which writes into its configuration what it learns. It begins once the primary's name leads to
@@ -97,7 +107,7 @@ pub fn cache_nodes_service(app: &ApiDeployment) -> Service {
         metadata: metadata(app, cache_nodes_name(app), Component::Cache),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".into()),
-            ports: Some(vec![port("redis", PORT), port("sentinel", SENTINEL_PORT)]),
+            ports: Some(vec![port("redis", PORT), port("sentinel", SENTINEL_PORT.into())]),
             publish_not_ready_addresses: Some(true),
             selector: Some(selector(app, Component::Cache)),
             ..ServiceSpec::default()
@@ -140,10 +150,19 @@ fn pod(app: &ApiDeployment, cache: &ManagedCache, settings: &Settings) -> PodSpe
     let mut pod = cache_deployment::pod(app, cache, settings);
     let mut sentinel = sentinel(app, cache, settings);
     if let Some(server) = pod.containers.first_mut() {
-        let tls: &[&str] = if cache.tls.is_some() { &["--tls-replication", "yes"] } else { &[] };
+        let mut arguments = vec!["--repl-diskless-sync-delay", "1"];
+        if cache.tls.is_some() {
+            arguments.extend(["--tls-replication", "yes"]);
+        }
         server.command = Some(script(SERVER));
-        server.args.get_or_insert_default().extend(tls.iter().map(|argument| (*argument).to_owned()));
+        server.args.get_or_insert_default().extend(arguments.into_iter().map(String::from));
         server.env = Some(variables(app, cache));
+        // It may wait for the sentinels before it listens.
+        server.startup_probe = Some(probe(cache, PORT, 2, 3 * PATIENCE_SECONDS));
+        server.readiness_probe = Some(Probe {
+            exec: Some(ExecAction { command: Some(["sh", "-c", SYNCED.trim()].map(String::from).into()) }),
+            ..probe(cache, PORT, 2, 2)
+        });
         sentinel.volume_mounts.clone_from(&server.volume_mounts);
     }
     sentinel.volume_mounts.get_or_insert_default().push(mount("sentinel", "/sentinel"));
@@ -188,14 +207,14 @@ fn sentinel(app: &ApiDeployment, cache: &ManagedCache, settings: &Settings) -> C
         env: Some(variables),
         ports: Some(vec![ContainerPort {
             name: Some("sentinel".into()),
-            container_port: SENTINEL_PORT,
+            container_port: SENTINEL_PORT.into(),
             protocol: Some("TCP".into()),
             ..ContainerPort::default()
         }]),
         // It waits for the primary's name before it listens; from then on it is to answer.
-        startup_probe: Some(probe(cache, 2, 150)),
-        liveness_probe: Some(probe(cache, 10, 3)),
-        readiness_probe: Some(probe(cache, 5, 2)),
+        startup_probe: Some(probe(cache, SENTINEL_PORT.into(), 2, 150)),
+        liveness_probe: Some(probe(cache, SENTINEL_PORT.into(), 10, 3)),
+        readiness_probe: Some(probe(cache, SENTINEL_PORT.into(), 5, 2)),
         resources: Some(ResourceRequirements {
             limits: quantities(&[("memory", "32Mi")]),
             requests: quantities(&[("cpu", "10m"), ("memory", "16Mi")]),
@@ -206,14 +225,14 @@ fn sentinel(app: &ApiDeployment, cache: &ManagedCache, settings: &Settings) -> C
     }
 }
 
-/// Any answer is a sign of life, as of the server itself.
-fn probe(cache: &ManagedCache, period_seconds: i32, failure_threshold: i32) -> Probe {
-    let command = [client(cache), "-p", &SENTINEL_PORT.to_string(), "PING"].join(" ");
+/// Any answer is a sign of life.
+fn probe(cache: &ManagedCache, port: i32, period_seconds: i32, failure_threshold: u32) -> Probe {
+    let command = [client(cache), "-p", &port.to_string(), "PING"].join(" ");
     Probe {
         exec: Some(ExecAction { command: Some(command.split(' ').map(String::from).collect()) }),
-        failure_threshold: Some(failure_threshold),
+        failure_threshold: i32::try_from(failure_threshold).ok(),
         period_seconds: Some(period_seconds),
-        timeout_seconds: Some(2),
+        timeout_seconds: Some(3),
         ..Probe::default()
     }
 }
@@ -237,6 +256,7 @@ fn variables(app: &ApiDeployment, cache: &ManagedCache) -> Vec<EnvVar> {
         env("DOMAIN", domain(app)),
         env("NODES", node_names(app).join(" ")),
         env("CLI", client(cache)),
+        env("PATIENCE_SECONDS", PATIENCE_SECONDS.to_string()),
         env("REPLICA_USER", REPLICA_USER),
         env("SENTINEL_USER", SENTINEL_USER),
         env_from_secret("REPLICATION_PASSWORD", &secret, REPLICATION_PASSWORD_KEY),

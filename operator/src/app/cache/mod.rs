@@ -9,8 +9,8 @@ use plimsoll_core::build::{OPERATOR_USER, PRIMARY_NAME, SENTINEL_PORT, cache_add
 use plimsoll_core::cache::CacheReading;
 use plimsoll_crds::{ApiDeployment, CacheKind};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo as _,
-    RedisConnectionInfo, RedisResult, TlsCertificates,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo as _,
+    RedisConnectionInfo, RedisError, RedisResult, TlsCertificates,
 };
 use tokio::sync::Semaphore;
 use tracing::debug;
@@ -74,24 +74,35 @@ async fn ask(
     login: &CacheLogin,
     encrypted: bool,
 ) -> RedisResult<String> {
-    let mut address = address;
-    let mut sentinels = nodes.iter();
-    while let Some(node) = sentinels.next() {
-        let user = RedisConnectionInfo::default();
-        let user = login.sentinel_password.iter().fold(user, RedisConnectionInfo::set_password);
-        let at = (node.clone(), u16::try_from(SENTINEL_PORT).unwrap_or_default());
-        let mut question = redis::cmd("SENTINEL");
-        question.arg("GET-MASTER-ADDR-BY-NAME").arg(PRIMARY_NAME);
-        let told = said::<Option<(String, u16)>>(&question, at, user, login, encrypted).await;
-        if let Ok(Some(primary)) = told {
-            address = primary;
-            break;
-        } else if let (Err(error), 0) = (told, sentinels.len()) {
-            return Err(error);
-        }
-    }
+    let address =
+        if nodes.is_empty() { address } else { primary(nodes, address.1, login, encrypted).await? };
     let user = RedisConnectionInfo::default().set_username(OPERATOR_USER).set_password(&login.password);
     said(&redis::cmd("INFO"), address, user, login, encrypted).await
+}
+
+/// The primary that one of the sentinels names. Only one of the servers is believed to be it: the image may be anybody's, and
+/// must not send the operator with its password elsewhere.
+async fn primary(
+    nodes: &[String],
+    port: u16,
+    login: &CacheLogin,
+    encrypted: bool,
+) -> RedisResult<(String, u16)> {
+    let user = RedisConnectionInfo::default();
+    let user = login.sentinel_password.iter().fold(user, RedisConnectionInfo::set_password);
+    let mut question = redis::cmd("SENTINEL");
+    question.arg("GET-MASTER-ADDR-BY-NAME").arg(PRIMARY_NAME);
+    let mut error: RedisError =
+        (ErrorKind::MasterNameNotFoundBySentinel, "the sentinels name none of the servers").into();
+    for node in nodes {
+        let at = (node.clone(), SENTINEL_PORT);
+        match said::<Option<(String, u16)>>(&question, at, user.clone(), login, encrypted).await {
+            Ok(Some((host, _))) if nodes.contains(&host) => return Ok((host, port)),
+            Ok(_) => {}
+            Err(refused) => error = refused,
+        }
+    }
+    Err(error)
 }
 
 /// The answer to one command, on a connection of its own.
