@@ -47,10 +47,11 @@ pub fn last_said(app: &ApiDeployment, working: &mut Working, turns: &Arc<Semapho
     {
         question.asked_at = Some(Instant::now());
         let nodes = if cache.fails_over() { cache_node_names(app) } else { Vec::new() };
+        let sentinels = nodes.into_iter().map(|node| (node, SENTINEL_PORT)).collect::<Vec<_>>();
         let address = cache_address(app);
         let (answer, encrypted) = (question.answer.clone(), cache.tls.is_some());
         tokio::spawn(async move {
-            let told = tokio::time::timeout(DEADLINE, ask(&nodes, address, &login, encrypted)).await;
+            let told = tokio::time::timeout(DEADLINE, ask(&sentinels, address, &login, encrypted)).await;
             drop(turn);
             match told {
                 Ok(Ok(info)) => {
@@ -67,23 +68,23 @@ pub fn last_said(app: &ApiDeployment, working: &mut Working, turns: &Arc<Semapho
     *question.answer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One question, to the primary that the sentinels of `nodes` name, or to `address` where there are none.
+/// One question, to the primary that one of the sentinels names, or to `address` where there are none.
 async fn ask(
-    nodes: &[String],
+    sentinels: &[(String, u16)],
     address: (String, u16),
     login: &CacheLogin,
     encrypted: bool,
 ) -> RedisResult<String> {
     let address =
-        if nodes.is_empty() { address } else { primary(nodes, address.1, login, encrypted).await? };
+        if sentinels.is_empty() { address } else { primary(sentinels, address.1, login, encrypted).await? };
     let user = RedisConnectionInfo::default().set_username(OPERATOR_USER).set_password(&login.password);
     said(&redis::cmd("INFO"), address, user, login, encrypted).await
 }
 
-/// The primary that one of the sentinels names. Only one of the servers is believed to be it: the image may be anybody's, and
-/// must not send the operator with its password elsewhere.
+/// The primary that one of the sentinels names. Only a server beside one of them is believed to be it: the image may be
+/// anybody's, and must not send the operator with its password elsewhere.
 async fn primary(
-    nodes: &[String],
+    sentinels: &[(String, u16)],
     port: u16,
     login: &CacheLogin,
     encrypted: bool,
@@ -94,10 +95,11 @@ async fn primary(
     question.arg("GET-MASTER-ADDR-BY-NAME").arg(PRIMARY_NAME);
     let mut error: RedisError =
         (ErrorKind::MasterNameNotFoundBySentinel, "the sentinels name none of the servers").into();
-    for node in nodes {
-        let at = (node.clone(), SENTINEL_PORT);
-        match said::<Option<(String, u16)>>(&question, at, user.clone(), login, encrypted).await {
-            Ok(Some((host, _))) if nodes.contains(&host) => return Ok((host, port)),
+    for at in sentinels {
+        match said::<Option<(String, u16)>>(&question, at.clone(), user.clone(), login, encrypted).await {
+            Ok(Some((named, _))) if sentinels.iter().any(|(host, _)| *host == named) => {
+                return Ok((named, port));
+            }
             Ok(_) => {}
             Err(refused) => error = refused,
         }

@@ -36,7 +36,7 @@ impl Server {
             Settings { api_image: "api".into(), redis_image: "redis".into(), operator_namespace: None };
         let deployment = build::cache_deployment(&app, cache, &settings, "r1");
         let pod = deployment.spec.unwrap().template.spec.unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let folder = std::env::temp_dir().join(format!("plimsoll-cache-{}-{port}", std::process::id()));
         for volume in pod.volumes.iter().flatten() {
             let Some(source) = &volume.secret else { continue };
@@ -90,6 +90,10 @@ impl Drop for Server {
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn app(spec: &serde_json::Value) -> ApiDeployment {
@@ -203,12 +207,12 @@ async fn the_operator_and_the_exporter_read_numbers_and_no_key() {
 }
 
 #[tokio::test]
-async fn it_evicts_at_three_quarters_of_its_memory_and_keeps_nothing_on_a_disk() {
+async fn it_evicts_ten_mebibytes_below_its_memory_and_keeps_nothing_on_a_disk() {
     let spec = json!({ "cache": { "managed": { "memory": "16Mi", "eviction": "LFU" } } });
     let Some(server) = Server::start(&spec).await else { return };
     let info = server.ask().await.unwrap();
     let reading = CacheReading::parse(Timestamp::now(), &info).unwrap();
-    assert_eq!((reading.memory_max_bytes, reading.evicted, reading.keys), ((16 << 20) / 100 * 75, 0, 0));
+    assert_eq!((reading.memory_max_bytes, reading.evicted, reading.keys), (6 << 20, 0, 0));
     for line in ["maxmemory_policy:allkeys-lfu", "aof_enabled:0", "rdb_bgsave_in_progress:0"] {
         assert!(info.contains(line), "{line} is not in {info}");
     }
@@ -230,6 +234,43 @@ async fn with_certificates_of_its_own_it_is_trusted_and_others_are_not() {
     );
     assert!(ask(&[], ("localhost".into(), server.port), &login(None), true).await.is_err(), "no authority");
     assert!(ask(&[], ("localhost".into(), server.port), &login(None), false).await.is_err(), "not encrypted");
+}
+
+#[tokio::test]
+async fn of_several_servers_the_primary_is_asked_and_nobody_else() {
+    let Some(server) = Server::start(&json!({ "cache": { "managed": {} } })).await else { return };
+    let port = free_port();
+    let configuration = server.folder.join("sentinel.conf");
+    let lines = [
+        format!("port {port}"),
+        "bind 127.0.0.1".into(),
+        "requirepass secret".into(),
+        format!("sentinel monitor {PRIMARY_NAME} 127.0.0.1 {} 1", server.port),
+    ];
+    fs::write(&configuration, lines.join("\n")).unwrap();
+    let mut command = Command::new("redis-server");
+    let mut sentinel = command.arg(configuration).arg("--sentinel").stdout(Stdio::null()).spawn().unwrap();
+    let login = CacheLogin {
+        password: server.credentials.operator_password.clone(),
+        sentinel_password: Some("secret".into()),
+        authority: None,
+    };
+    let ask = async |host: &str| {
+        ask(&[(host.to_owned(), port)], ("nowhere.invalid".into(), server.port), &login, false).await
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let told = loop {
+        match ask("127.0.0.1").await {
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
+            told => break told,
+        }
+    };
+    // The same sentinel by another name: the server that it names is none of those that the operator runs.
+    let elsewhere = ask("localhost").await;
+    let _ = sentinel.kill();
+    let _ = sentinel.wait();
+    assert!(told.unwrap().contains("redis_version"));
+    assert_eq!(elsewhere.unwrap_err().kind(), ErrorKind::MasterNameNotFoundBySentinel);
 }
 
 #[tokio::test]
