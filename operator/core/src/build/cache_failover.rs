@@ -73,6 +73,15 @@ case $answer in *role:master*|*master_link_status:up*) exit 0;; esac
 exit 1
 "#;
 
+/// Whether the sentinel could replace the primary: enough others agree with it, and it has heard of a copy. It asks the
+/// primary for copies every ten seconds only.
+const WATCHING: &str = r#"
+ask() { REDISCLI_AUTH=$SENTINEL_PASSWORD timeout 1 $CLI -p 26379 SENTINEL "$1" cache 2>/dev/null; }
+case $(ask CKQUORUM) in OK*) ;; *) exit 1;; esac
+case $(ask REPLICAS) in *runid*) exit 0;; esac
+exit 1
+"#;
+
 /// Runs the sentinel, which writes into its configuration what it learns. It begins once the primary's name leads to
 /// something that answers.
 const SENTINEL: &str = r#"
@@ -159,10 +168,7 @@ fn pod(app: &ApiDeployment, cache: &ManagedCache, settings: &Settings) -> PodSpe
         server.env = Some(variables(app, cache));
         // It may wait for the sentinels before it listens.
         server.startup_probe = Some(probe(cache, PORT, 2, 3 * PATIENCE_SECONDS));
-        server.readiness_probe = Some(Probe {
-            exec: Some(ExecAction { command: Some(["sh", "-c", SYNCED.trim()].map(String::from).into()) }),
-            ..probe(cache, PORT, 2, 2)
-        });
+        server.readiness_probe = Some(readiness(SYNCED));
         sentinel.volume_mounts.clone_from(&server.volume_mounts);
     }
     sentinel.volume_mounts.get_or_insert_default().push(mount("sentinel", "/sentinel"));
@@ -214,7 +220,7 @@ fn sentinel(app: &ApiDeployment, cache: &ManagedCache, settings: &Settings) -> C
         // It waits for the primary's name before it listens; from then on it is to answer.
         startup_probe: Some(probe(cache, SENTINEL_PORT.into(), 2, 150)),
         liveness_probe: Some(probe(cache, SENTINEL_PORT.into(), 10, 3)),
-        readiness_probe: Some(probe(cache, SENTINEL_PORT.into(), 5, 2)),
+        readiness_probe: Some(readiness(WATCHING)),
         resources: Some(ResourceRequirements {
             limits: quantities(&[("memory", "32Mi")]),
             requests: quantities(&[("cpu", "10m"), ("memory", "16Mi")]),
@@ -222,6 +228,16 @@ fn sentinel(app: &ApiDeployment, cache: &ManagedCache, settings: &Settings) -> C
         }),
         security_context: Some(container_security()),
         ..Container::default()
+    }
+}
+
+fn readiness(main: &str) -> Probe {
+    Probe {
+        exec: Some(ExecAction { command: Some(["sh", "-c", main.trim()].map(String::from).into()) }),
+        failure_threshold: Some(2),
+        period_seconds: Some(2),
+        timeout_seconds: Some(3),
+        ..Probe::default()
     }
 }
 
