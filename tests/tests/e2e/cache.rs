@@ -151,6 +151,15 @@ fn when_the_primary_dies_another_takes_over_and_the_api_serves_throughout() {
         world.until_condition("CacheReady", "True", "Available").await?;
         let now = primary(world).await?;
         ensure!(now != first, "the first primary took over from its successor");
+        world.patch(json!({ "cache": { "managed": { "replicas": 1 } } })).await?;
+        world
+            .eventually(Duration::from_mins(1), "one server is left, in a Deployment", async || {
+                let cache = "app.kubernetes.io/component=cache";
+                let kinds = "statefulsets,deployments,poddisruptionbudgets";
+                let left = world.kubectl(&["get", kinds, "-l", cache, "-o", "name"]).await?;
+                Ok(left.trim() == "deployment.apps/posts-cache")
+            })
+            .await?;
         Ok(())
     });
 }
