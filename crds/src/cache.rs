@@ -28,7 +28,7 @@ pub struct Cache {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedCache {
-    /// Memory limit of the Redis container; Redis evicts keys at 75 % of it, or 10 MiB below it where that is less.
+    /// Memory limit of the Redis container; Redis evicts keys at 75 % of it, at 50 % with `replicas: 3`, or 10 MiB below it where that is less.
     #[serde(default = "default_memory")]
     #[x_kube(validation = Rule::new("type(self) == string ? (isQuantity(self) && !quantity(self).isLessThan(quantity('16Mi')) && !quantity(self).isGreaterThan(quantity('1Ti'))) : (int(self) >= 16777216 && int(self) <= 1099511627776)")
         .message("write a quantity of memory from 16Mi to 1Ti, such as 64Mi"))]
@@ -89,7 +89,7 @@ pub struct CacheExporter {
 #[serde(rename_all = "camelCase")]
 pub struct CacheTls {
     /// Name of a Secret with `tls.crt`, `tls.key` and `ca.crt`, as cert-manager writes them; the certificate is for
-    /// `NAME-cache.NAMESPACE.svc`. Absent: the operator makes certificates, which are kept in the Secret `NAME-cache`.
+    /// `NAME-cache.NAMESPACE.svc`, and with `replicas: 3` for `*.NAME-cache-nodes.NAMESPACE.svc` too. Absent: the operator makes certificates, which are kept in the Secret `NAME-cache`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub secret_name: Option<String>,

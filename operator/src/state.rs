@@ -85,8 +85,6 @@ pub struct Secrets {
 pub struct CacheLogin {
     /// Password of its own user.
     pub password: String,
-    /// Password of the sentinels.
-    pub sentinel_password: Option<String>,
     /// Certificate of the authority that it trusts, as PEM.
     pub authority: Option<String>,
 }

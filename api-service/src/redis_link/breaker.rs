@@ -22,6 +22,8 @@ pub struct Breaker(Mutex<State>);
 struct State {
     failures: u32,
     open_until: Option<Instant>,
+    /// A call was admitted as a trial, and has not ended.
+    trial: bool,
 }
 
 impl Breaker {
@@ -32,6 +34,7 @@ impl Breaker {
             Some(until) if now < until => false,
             Some(_) => {
                 state.open_until = Some(now + jittered());
+                state.trial = true;
                 true
             }
             None => true,
@@ -43,15 +46,17 @@ impl Breaker {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
     }
 
-    /// A call failed at `now`. True when this opened the breaker, or kept it open.
+    /// A call failed at `now`. True when this opened the breaker, or a trial kept it open: of the calls that were under way
+    /// when it opened, none says anything new.
     pub fn failed(&self, now: Instant) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.failures = state.failures.saturating_add(1);
-        let open = state.failures >= FAILURES_MAX;
-        if open {
+        let news = state.failures >= FAILURES_MAX
+            && (state.open_until.is_none() || std::mem::take(&mut state.trial));
+        if news {
             state.open_until = Some(now + jittered());
         }
-        open
+        news
     }
 
     /// True from the failure that opened it to the next success.
@@ -77,6 +82,8 @@ mod tests {
         }
         assert!(breaker.admit(start) && !breaker.open());
         assert!(breaker.failed(start));
+        let later = start + OPEN.mul_f64(0.6);
+        assert!(!breaker.failed(later), "it was under way when the breaker opened");
         assert!(!breaker.admit(start + OPEN.mul_f64(0.7)));
         let later = start + OPEN.mul_f64(1.3);
         assert!(breaker.admit(later), "one trial");

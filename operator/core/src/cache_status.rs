@@ -2,7 +2,7 @@
 
 use plimsoll_crds::{ApiDeployment, CacheKind, CacheStatus, quantity_bytes};
 
-use crate::cache::Effect;
+use crate::cache::{Effect, container_bytes};
 
 /// A share of look-ups, in percent, is news when it has moved by this much.
 const RATIO_NEWS_PERCENT: i32 = 3;
@@ -59,7 +59,8 @@ pub(crate) fn too_small(app: &ApiDeployment, status: &CacheStatus, effect: &Effe
         return format!("the cache is too small:{found} and it evicts {evicts} keys/s");
     };
     let now = quantity_bytes(&cache.memory).unwrap_or(0);
-    let fix = match effect.enough_bytes.filter(|enough| *enough > now) {
+    let enough = effect.enough_bytes.map(|keys| container_bytes(keys, cache.fails_over()));
+    let fix = match enough.filter(|enough| *enough > now) {
         Some(enough) => {
             format!("raise spec.cache.managed.memory from {} to {}", cache.memory.0, mebibytes(enough as f64))
         }

@@ -23,7 +23,7 @@ pub(crate) struct Blockers {
     pub name_conflicts: Vec<String>,
     /// The API's Deployment cannot be applied now.
     deployment: bool,
-    /// The managed cache's Secret is somebody else's, or nothing is known of it.
+    /// The managed cache's Secret is somebody else's, lacks something, or nothing is known of it.
     cache_secret: bool,
 }
 
@@ -78,7 +78,10 @@ impl Blockers {
                 || configuration.unread.is_some()
                 || !configuration.missing.is_empty()
                 || !missing_secret_keys.is_empty(),
-            cache_secret: secret_taken || (managed && secrets_unread.is_some()),
+            cache_secret: secret_taken
+                || (managed && secrets_unread.is_some())
+                // A server that runs without what is missing would be ended for one that could not start.
+                || (managed && missing_secret_keys.iter().any(|(secret, _)| *secret == cache)),
             name_conflicts,
         }
     }
@@ -162,7 +165,13 @@ pub(crate) fn steps(
             }
             CacheServers::Several(wanted, nodes) => {
                 steps.extend(service_step(memory, ChildKind::CacheNodes, cache_nodes, *nodes));
-                steps.extend(stateful_set_step(memory, cache_stateful_set, *wanted));
+                match cache_stateful_set.owned() {
+                    // The next reconcile makes it anew.
+                    Some(live) if build::speaks_otherwise(live, &wanted) => {
+                        steps.extend(delete_step(ChildKind::CacheStatefulSet, Some(&live.metadata)));
+                    }
+                    _ => steps.extend(stateful_set_step(memory, cache_stateful_set, *wanted)),
+                }
             }
         }
     }

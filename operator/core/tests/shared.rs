@@ -5,17 +5,17 @@ mod common;
 
 use common::{app, input, live, start};
 use jiff::{SignedDuration, Timestamp};
-use plimsoll_core::cache::{CacheReading, CacheWatch};
+use plimsoll_core::cache::{CacheReading, CacheWatch, container_bytes};
 use plimsoll_core::engine::{Pod, Sample};
 use plimsoll_core::histogram::Snapshot;
-use plimsoll_core::input::{Child, Observed, Scrape};
+use plimsoll_core::input::{CacheSecret, Child, Observed, Scrape};
 use plimsoll_core::memory::Memory;
-use plimsoll_core::plan::{Plan, Reason};
+use plimsoll_core::plan::{ChildKind, Plan, Reason, Step};
 use plimsoll_core::shared::Shared;
 use plimsoll_core::status::{Outcome, next, worth_writing};
 use plimsoll_core::{build, decide};
 use plimsoll_crds::{ApiDeployment, ApiDeploymentStatus};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const INFO: &str = "# Memory\r\nused_memory:50331000\r\nused_memory_human:48.00M\r\nused_memory_startup:1000000\r\n\
     maxmemory:50331600\r\n# Stats\r\nevicted_keys:12000\r\nkeyspace_hits:400\r\nkeyspace_misses:600\r\n\
@@ -88,7 +88,8 @@ fn what_would_be_enough_is_all_that_was_evicted_within_a_life() {
     // 1000 keys/s of 1 KiB, which live 60 s, beside the 47 MiB that are there.
     let effect = watched(400.0, 30_000, 48).effect(after(31)).unwrap();
     assert_eq!(effect.evictions_per_second, Some(1000.0));
-    assert_eq!(effect.enough_bytes, Some(192 << 20));
+    assert_eq!(effect.enough_bytes.map(|keys| container_bytes(keys, false)), Some(192 << 20));
+    assert_eq!(effect.enough_bytes.map(|keys| container_bytes(keys, true)), Some(256 << 20));
     let mut watch = CacheWatch::default();
     for at in [0, 30] {
         watch.keep(None, Some(&CacheReading { expiring: 10, ..reading(at, 1000 * at.unsigned_abs(), 48) }));
@@ -301,4 +302,48 @@ fn a_cache_that_gets_more_servers_is_made_anew_and_then_nothing_is_left_to_do() 
     let several = "CacheNodes CacheStatefulSet CacheDisruptionBudget Deployment CacheDeployment";
     let one = "CacheDeployment CacheDisruptionBudget Deployment CacheStatefulSet CacheNodes";
     assert_eq!(kinds[1..], ["", several, "", one, ""], "{kinds:?}");
+}
+
+#[test]
+fn servers_that_would_not_understand_each_other_are_not_rolled_one_after_another() {
+    let managed = |tls: Value| app(&json!({ "cache": { "managed": { "replicas": 3, "tls": tls } } }));
+    let (mut observed, mut memory) = (Observed::default(), Memory::default());
+    let mut kinds = Vec::new();
+    for (revision, tls) in [
+        ("r1", json!(null)),
+        ("r1", json!(null)),
+        ("r2", json!(null)),
+        ("r2", json!(null)),
+        ("r2", json!({})),
+        ("r2", json!({})),
+    ] {
+        if observed.cache_secret.owned().is_some() {
+            observed.cache_secret = Child::Owned(Box::new(CacheSecret { revision: revision.into() }));
+        }
+        let plan = decide(&input(managed(tls), observed.clone(), memory, start()));
+        memory = common::carry_out(&plan, &mut observed);
+        let of_the_set = |step: &&Step| step.kind() == ChildKind::CacheStatefulSet;
+        let said = |step: &Step| if matches!(step, Step::Delete { .. }) { "delete" } else { "apply" };
+        kinds.push(plan.steps.iter().filter(of_the_set).map(said).collect::<Vec<_>>().join(" "));
+    }
+    assert_eq!(kinds, ["apply", "", "delete", "apply", "delete", "apply"]);
+}
+
+#[test]
+fn a_secret_of_an_older_release_leaves_the_cache_alone_and_says_what_to_do() {
+    let app = app(&json!({ "cache": { "managed": {} } }));
+    let mut observed = Observed::default();
+    let memory = common::carry_out(
+        &decide(&input(app.clone(), observed.clone(), Memory::default(), start())),
+        &mut observed,
+    );
+    observed.missing_secret_keys = vec![("posts-cache".into(), "users.acl".into())];
+    observed.cache_deployment = Child::Absent;
+    let plan = decide(&input(app.clone(), observed, memory, start()));
+    assert!(!plan.steps.iter().any(|step| step.kind() == ChildKind::CacheDeployment), "{:?}", plan.steps);
+    let outcome = Outcome::Planned { findings: &plan.findings, decision: &plan.decision };
+    let status = next(&app, outcome, start());
+    let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap();
+    assert_eq!((stalled.status.as_str(), stalled.reason.as_str()), ("True", "SecretNotFound"));
+    assert!(stalled.message.contains("delete it, and it is made again"), "{}", stalled.message);
 }

@@ -10,8 +10,8 @@ use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource};
 use kube_runtime::reflector::{ObjectRef, Store};
 use plimsoll_core::build::{
-    self, CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, REVISION_ANNOTATION, SENTINEL_PASSWORD_KEY, cache_name,
-    cache_secret_keys, name_of,
+    self, CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, REVISION_ANNOTATION, cache_name, cache_secret_keys,
+    name_of,
 };
 use plimsoll_core::input::{CacheSecret, Child, Input, Observed, Scrape, child_of};
 use plimsoll_core::memory::{Failure, Memory};
@@ -305,11 +305,8 @@ async fn secrets(ctx: &Context, app: &ApiDeployment, last: Option<&Secrets>) -> 
                 Some(other) => get(other).await?.and_then(|other| text(&other, CERTIFICATE_KEYS[0])),
                 None => text(secret, CERTIFICATE_KEYS[0]),
             };
-            cache_login = text(secret, OPERATOR_PASSWORD_KEY).map(|password| CacheLogin {
-                password,
-                sentinel_password: text(secret, SENTINEL_PASSWORD_KEY),
-                authority,
-            });
+            cache_login =
+                text(secret, OPERATOR_PASSWORD_KEY).map(|password| CacheLogin { password, authority });
         }
         let owner_uid = app.metadata.uid.as_deref().unwrap_or_default();
         let seen = found.as_ref().map(|secret| {

@@ -151,6 +151,14 @@ fn when_the_primary_dies_another_takes_over_and_the_api_serves_throughout() {
         world.until_condition("CacheReady", "True", "Available").await?;
         let now = primary(world).await?;
         ensure!(now != first, "the first primary took over from its successor");
+        // With other passwords no server understands another: all of them are made anew.
+        world.kubectl(&["delete", "secret", "posts-cache"]).await?;
+        let renewed = async || {
+            let ready = ["get", "statefulset", "posts-cache", "-o", "jsonpath={.status.readyReplicas}"];
+            // By the password of the new Secret.
+            Ok(primary(world).await.is_ok() && world.kubectl(&ready).await.is_ok_and(|ready| ready == "3"))
+        };
+        world.eventually(Duration::from_mins(3), "all servers have the new passwords", renewed).await?;
         world.patch(json!({ "cache": { "managed": { "replicas": 1 } } })).await?;
         world
             .eventually(Duration::from_mins(1), "one server is left, in a Deployment", async || {

@@ -36,6 +36,16 @@ const REPLICA: &str = "resetkeys resetchannels -@all +ping +psync +replconf";
 /// Asks servers how they are, and makes one of them the primary.
 const SENTINEL: &str = "resetkeys resetchannels &* -@all +ping +info +role +subscribe +publish +multi +exec +slaveof \
                         +config|rewrite +client|setname +client|kill +script|kill";
+/// Of a sentinel: asks it where the primary is.
+const ASKS_SENTINEL: &str = "resetkeys resetchannels -@all +ping +sentinel|get-master-addr-by-name";
+
+/// Users of a sentinel, as lines of its configuration. `$PASSWORD` and `$OPERATOR_PASSWORD` are for a shell to fill in.
+pub(super) fn sentinel_users() -> String {
+    format!(
+        "user {API_USER} on >$PASSWORD {ASKS_SENTINEL}\n\
+         user {OPERATOR_USER} on >$OPERATOR_PASSWORD {ASKS_SENTINEL}"
+    )
+}
 
 /// Both files. Passwords are letters and digits, so that nothing needs escaping.
 pub(super) fn files(credentials: &Credentials) -> [(&'static str, String); 2] {

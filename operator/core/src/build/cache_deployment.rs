@@ -22,6 +22,7 @@ pub(super) const PORT: i32 = 6379;
 /// Where its users and its certificates are.
 const USERS_FOLDER: &str = "/etc/redis";
 pub(super) const TLS_FOLDER: &str = "/etc/redis-tls";
+pub(super) const TLS_VOLUME: &str = "tls";
 
 /// Builds the Deployment. `cache_revision` names the credentials.
 pub fn cache_deployment(
@@ -85,7 +86,7 @@ fn volumes(app: &ApiDeployment, cache: &ManagedCache) -> Vec<Volume> {
     let users = secret("users", cache_name(app), &[(access_key(app), "users.acl")]);
     let tls = cache.tls.as_ref().map(|tls| {
         let name = tls.secret_name.clone().unwrap_or_else(|| cache_name(app));
-        secret("tls", name, &CERTIFICATE_KEYS.map(|key| (key, key)))
+        secret(TLS_VOLUME, name, &CERTIFICATE_KEYS.map(|key| (key, key)))
     });
     std::iter::once(users).chain(tls).chain(std::iter::once(empty_dir("tmp", None))).collect()
 }
@@ -95,7 +96,7 @@ fn arguments(cache: &ManagedCache) -> Vec<String> {
     // The schema has refused a quantity that cannot be read; without a limit of its own Redis would grow to the
     // container's and be killed there, so an unreadable one falls back to the smallest allowed.
     let memory_bytes = quantity_bytes(&cache.memory).unwrap_or(16 << 20);
-    let max_memory = max_memory_bytes(memory_bytes).to_string();
+    let max_memory = max_memory_bytes(memory_bytes, cache.fails_over()).to_string();
     let policy = match cache.eviction {
         Eviction::LRU => "allkeys-lru",
         Eviction::LFU => "allkeys-lfu",
@@ -127,7 +128,8 @@ fn container(cache: &ManagedCache, settings: &Settings) -> Container {
         quantities.extend(cpu.map(|cpu| ("cpu".to_owned(), Quantity(cpu.into()))));
         Some(quantities)
     };
-    let tls = cache.tls.as_ref().map(|_| VolumeMount { read_only: Some(true), ..mount("tls", TLS_FOLDER) });
+    let tls =
+        cache.tls.as_ref().map(|_| VolumeMount { read_only: Some(true), ..mount(TLS_VOLUME, TLS_FOLDER) });
     let mounts =
         [VolumeMount { read_only: Some(true), ..mount("users", USERS_FOLDER) }, mount("tmp", "/tmp")];
     Container {

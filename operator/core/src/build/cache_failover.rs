@@ -10,11 +10,14 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use plimsoll_crds::{ApiDeployment, ManagedCache};
+use plimsoll_crds::{ApiDeployment, ManagedCache, quantity_bytes};
 
-use super::cache_access::{REPLICA_USER, SENTINEL_USER};
-use super::cache_deployment::{self, PORT};
-use super::cache_secret::{CERTIFICATE_KEYS, REPLICATION_PASSWORD_KEY, SENTINEL_PASSWORD_KEY};
+use super::cache_access::{self, REPLICA_USER, SENTINEL_USER};
+use super::cache_deployment::{self, PORT, TLS_VOLUME};
+use super::cache_secret::{
+    CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, PASSWORD_KEY, REPLICATION_PASSWORD_KEY, REVISION_ANNOTATION,
+    SENTINEL_PASSWORD_KEY,
+};
 use super::{
     Component, cache_annotations, cache_name, cache_nodes_name, container_security, empty_dir, env,
     env_from_secret, label_selector, labels, metadata, mount, selector,
@@ -37,6 +40,7 @@ const FAILOVER_MS: u32 = 10_000;
 const PATIENCE_SECONDS: u32 = (DOWN_AFTER_MS + 3 * FAILOVER_MS) / 1000;
 
 /// Names the primary that a sentinel tells, or else the first server: with no sentinel to ask, nothing has run before.
+/// `told` says which of the two.
 const FIND_PRIMARY: &str = r#"
 find_primary() {
   primary=${NODES%% *} told=
@@ -73,31 +77,42 @@ case $answer in *role:master*|*master_link_status:up*) exit 0;; esac
 exit 1
 "#;
 
-/// Whether the sentinel could replace the primary: enough others agree with it, and it has heard of a copy. It asks the
-/// primary for copies every ten seconds only.
+/// Whether the sentinel could replace the primary: enough others agree with it, and a copy answers it.
 const WATCHING: &str = r#"
 ask() { REDISCLI_AUTH=$SENTINEL_PASSWORD timeout 1 $CLI -p 26379 SENTINEL "$1" cache 2>/dev/null; }
 case $(ask CKQUORUM) in OK*) ;; *) exit 1;; esac
-case $(ask REPLICAS) in *runid*) exit 0;; esac
+last=
+for word in $(ask REPLICAS); do
+  if [ "$last" = flags ] && [ "$word" = slave ]; then exit 0; fi
+  last=$word
+done
 exit 1
 "#;
 
-/// Runs the sentinel, which writes into its configuration what it learns. It begins once the primary's name leads to
-/// something that answers.
+/// Runs the sentinel, which writes into its configuration what it learns. Where no other has told it of a primary, it waits
+/// for the first server. It knows all servers and sentinels from the beginning, each sentinel by an id of its own: one that
+/// starts while the primary is gone could learn of them from nobody.
 const SENTINEL: &str = r#"
 me=$POD_NAME.$DOMAIN
 find_primary
-until timeout 2 $CLI -h "$primary" -p 6379 PING >/dev/null 2>&1; do sleep 1; find_primary; done
+until [ -n "$told" ] || timeout 2 $CLI -h "$primary" -p 6379 PING >/dev/null 2>&1; do sleep 1; find_primary; done
+id() { pod=${1%%.*}; printf '%040d' $((${pod##*-} + 1)); }
 {
   echo "$LINES_BEFORE"
   echo "requirepass $SENTINEL_PASSWORD"
+  eval "echo \"$USERS\""
   echo "sentinel sentinel-pass $SENTINEL_PASSWORD"
   echo "sentinel announce-ip $me"
+  echo "sentinel myid $(id "$me")"
   echo "sentinel monitor cache $primary 6379 $QUORUM"
   echo "sentinel auth-user cache $SENTINEL_USER"
   echo "sentinel auth-pass cache $SENTINEL_PASSWORD"
   echo "sentinel down-after-milliseconds cache $DOWN_AFTER_MS"
   echo "sentinel failover-timeout cache $FAILOVER_MS"
+  for node in $NODES; do
+    [ "$node" = "$primary" ] || echo "sentinel known-replica cache $node 6379"
+    [ "$node" = "$me" ] || echo "sentinel known-sentinel cache $node 26379 $(id "$node")"
+  done
 } > /sentinel/sentinel.conf
 exec redis-server /sentinel/sentinel.conf --sentinel
 "#;
@@ -155,11 +170,31 @@ pub fn cache_stateful_set(
     }
 }
 
+/// Whether servers of the one could not speak with those of the other: they have other passwords, or other certificates. A
+/// rollout, one after another, would wait for the first of them for ever.
+pub fn speaks_otherwise(live: &StatefulSet, wanted: &StatefulSet) -> bool {
+    let language = |set: &StatefulSet| {
+        let template = &set.spec.as_ref()?.template;
+        let annotations = template.metadata.as_ref()?.annotations.as_ref();
+        let revision = annotations.and_then(|annotations| annotations.get(REVISION_ANNOTATION)).cloned();
+        let mut volumes = template.spec.as_ref()?.volumes.iter().flatten();
+        let certificates = volumes.find(|volume| volume.name == TLS_VOLUME);
+        let certificates = certificates.map(|volume| Some(volume.secret.as_ref()?.secret_name.clone()));
+        Some((revision, certificates))
+    };
+    language(live) != language(wanted)
+}
+
 fn pod(app: &ApiDeployment, cache: &ManagedCache, settings: &Settings) -> PodSpec {
     let mut pod = cache_deployment::pod(app, cache, settings);
     let mut sentinel = sentinel(app, cache, settings);
     if let Some(server) = pod.containers.first_mut() {
-        let mut arguments = vec!["--repl-diskless-sync-delay", "1"];
+        let buffer_bytes = quantity_bytes(&cache.memory).unwrap_or_default() / 8;
+        let buffer = buffer_bytes.to_string();
+        // What a copy has received is deleted once it is loaded: it would come back older than what the others hold. A copy
+        // that cannot follow is cut off before what waits for it takes the memory of the keys.
+        let mut arguments = vec!["--repl-diskless-sync-delay", "1", "--rdb-del-sync-files", "yes"];
+        arguments.extend(["--client-output-buffer-limit", "replica", &buffer, &buffer, "10"]);
         if cache.tls.is_some() {
             arguments.extend(["--tls-replication", "yes"]);
         }
@@ -199,6 +234,9 @@ fn sentinel(app: &ApiDeployment, cache: &ManagedCache, settings: &Settings) -> C
     let mut variables = variables(app, cache);
     variables.extend([
         env("LINES_BEFORE", lines.join("\n")),
+        env("USERS", cache_access::sentinel_users()),
+        env_from_secret("PASSWORD", &cache_name(app), PASSWORD_KEY),
+        env_from_secret("OPERATOR_PASSWORD", &cache_name(app), OPERATOR_PASSWORD_KEY),
         env("QUORUM", QUORUM.to_string()),
         env("DOWN_AFTER_MS", DOWN_AFTER_MS.to_string()),
         env("FAILOVER_MS", FAILOVER_MS.to_string()),

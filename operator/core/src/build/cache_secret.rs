@@ -15,6 +15,8 @@ use super::cache_failover::{PRIMARY_NAME, SENTINEL_PORT, node_names};
 use super::{Component, cache_name, cache_nodes_name, metadata};
 use crate::input::{Certificates, Credentials};
 
+/// Key of the API's password.
+pub(super) const PASSWORD_KEY: &str = "password";
 /// Key of the URL, without and with encryption.
 pub(super) const URL_KEY: &str = "url";
 pub(super) const TLS_URL_KEY: &str = "tls-url";
@@ -23,8 +25,8 @@ pub(super) const SENTINEL_URL_KEY: &str = "sentinel-url";
 pub(super) const TLS_SENTINEL_URL_KEY: &str = "tls-sentinel-url";
 /// Key of the password of the servers that copy the primary.
 pub(super) const REPLICATION_PASSWORD_KEY: &str = "replication-password";
-/// Key of the sentinels' password, which others ask them with.
-pub const SENTINEL_PASSWORD_KEY: &str = "sentinel-password";
+/// Key of the password with which sentinels speak with each other and look after the servers.
+pub(super) const SENTINEL_PASSWORD_KEY: &str = "sentinel-password";
 /// Key of the exporter's password.
 pub(super) const EXPORTER_PASSWORD_KEY: &str = "exporter-password";
 /// Key of the operator's own password.
@@ -38,7 +40,7 @@ pub const REVISION_ANNOTATION: &str = "plimsoll.dev/cache-revision";
 /// The keys without which the cache cannot run as the resource asks. An older Secret may lack those of newer options.
 pub fn cache_secret_keys(app: &ApiDeployment) -> Vec<&'static str> {
     let CacheKind::Managed(cache) = app.spec.cache.kind() else { return Vec::new() };
-    let mut keys = vec!["password", url_key(cache), access_key(app)];
+    let mut keys = vec![PASSWORD_KEY, OPERATOR_PASSWORD_KEY, url_key(cache), access_key(app)];
     if cache.fails_over() {
         keys.extend([REPLICATION_PASSWORD_KEY, SENTINEL_PASSWORD_KEY]);
     }
@@ -103,11 +105,11 @@ pub fn cache_secret(app: &ApiDeployment, credentials: &Credentials) -> Secret {
     let sentinels = sentinels.collect::<Vec<_>>().join(",");
     let sentinel_url = |scheme: &str| {
         format!(
-            "{scheme}+sentinel://{API_USER}:{password}@{sentinels}/{PRIMARY_NAME}?sentinel=:{sentinel_password}"
+            "{scheme}+sentinel://{API_USER}:{password}@{sentinels}/{PRIMARY_NAME}?sentinel={API_USER}:{password}"
         )
     };
     let mut data = BTreeMap::from([
-        ("password", password.clone()),
+        (PASSWORD_KEY, password.clone()),
         (OPERATOR_PASSWORD_KEY, operator_password.clone()),
         (EXPORTER_PASSWORD_KEY, exporter_password.clone()),
         (URL_KEY, url("redis")),

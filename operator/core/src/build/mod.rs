@@ -34,10 +34,11 @@ pub use cache_access::OPERATOR_USER;
 pub use cache_deployment::cache_deployment;
 pub use cache_failover::{
     PRIMARY_NAME, SENTINEL_PORT, cache_nodes_service, cache_stateful_set, node_names as cache_node_names,
+    speaks_otherwise,
 };
 pub use cache_secret::{
-    CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, REVISION_ANNOTATION, SENTINEL_PASSWORD_KEY, cache_address,
-    cache_host_names, cache_secret, cache_secret_keys,
+    CERTIFICATE_KEYS, OPERATOR_PASSWORD_KEY, REVISION_ANNOTATION, cache_address, cache_host_names,
+    cache_secret, cache_secret_keys,
 };
 pub use cache_service::cache_service;
 pub use deployment::deployment;

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use plimsoll_crds::{ApiDeployment, CacheStatus, ConditionType, ConfigKind, DatabaseKind, reason};
+use plimsoll_crds::{ApiDeployment, CacheKind, CacheStatus, ConditionType, ConfigKind, DatabaseKind, reason};
 
+use crate::build;
 use crate::cache::Effect;
 use crate::cache_status;
 use crate::input::Outage;
@@ -50,8 +51,8 @@ impl Conditions<'_> {
         self.set(ConditionType::Reconciling, "True", reason::APPLY_FAILED, message);
     }
 
-    pub fn of_findings(&mut self, findings: &Findings, decision: &Decision) {
-        let stalled = stalled(findings);
+    pub fn of_findings(&mut self, app: &ApiDeployment, findings: &Findings, decision: &Decision) {
+        let stalled = stalled(app, findings);
         self.summary(findings, stalled.as_ref());
         match &stalled {
             Some((reason, message)) => self.set(ConditionType::Stalled, "True", reason, message.clone()),
@@ -258,7 +259,7 @@ impl Conditions<'_> {
 }
 
 /// What somebody has to change before the spec can be carried out.
-fn stalled(findings: &Findings) -> Option<(&'static str, String)> {
+fn stalled(app: &ApiDeployment, findings: &Findings) -> Option<(&'static str, String)> {
     if let Some(message) = &findings.invalid_spec {
         return Some((reason::INVALID_SPEC, message.clone()));
     }
@@ -278,6 +279,16 @@ fn stalled(findings: &Findings) -> Option<(&'static str, String)> {
     }
     if !findings.missing_secret_keys.is_empty() {
         let mut message = String::new();
+        let cache = matches!(app.spec.cache.kind(), CacheKind::Managed(_)).then(|| build::cache_name(app));
+        if let Some((secret, key)) =
+            findings.missing_secret_keys.iter().find(|(secret, _)| Some(secret) == cache.as_ref())
+        {
+            let message = format!(
+                "Secret {secret} is of an older release and lacks the key {key}: delete it, and it is made again, with new \
+                 passwords, and what uses them is rolled"
+            );
+            return Some((reason::SECRET_NOT_FOUND, message));
+        }
         for (secret, key) in &findings.missing_secret_keys {
             // Writing to a String cannot fail.
             let _ = write!(message, "Secret {secret} with the key {key} is not there; ");

@@ -48,7 +48,7 @@ pub fn next(app: &ApiDeployment, outcome: Outcome<'_>, now: Timestamp) -> ApiDep
         Outcome::Planned { findings, decision } => {
             let cache =
                 cache_status::next(app, before.cache.as_ref(), findings.cache_ready, findings.cache.as_ref());
-            conditions.of_findings(findings, decision);
+            conditions.of_findings(app, findings, decision);
             conditions.of_shared(app, findings, &cache);
             // Not observed: the spec of this generation is still to be carried out, and may be by trying again.
             let trying = findings.failures.iter().any(|failure| !failure.permanent);

@@ -1,28 +1,26 @@
 //! Asks the managed cache how it fares, beside the reconciles: none waits for the answer, and a cache that is dead or slow
 //! costs them nothing. It reads only, as a user who may do no more.
 
+mod connection;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use plimsoll_core::build::{OPERATOR_USER, PRIMARY_NAME, SENTINEL_PORT, cache_address, cache_node_names};
+use plimsoll_core::build::{PRIMARY_NAME, SENTINEL_PORT, cache_address, cache_node_names};
 use plimsoll_core::cache::CacheReading;
 use plimsoll_crds::{ApiDeployment, CacheKind};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo as _,
-    RedisConnectionInfo, RedisError, RedisResult, TlsCertificates,
-};
+use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::sync::Semaphore;
 use tracing::debug;
 
+use self::connection::said;
 use crate::state::{CacheLogin, Working};
 
 /// Time between two questions: what they are about changes over minutes.
 const PERIOD: Duration = Duration::from_secs(30);
 /// Longest wait for one answer, the connection included.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Longest wait for one connection, and for one command on it: of three sentinels two may be gone.
-const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Caches that are asked at the same time, over all resources. One that finds no place is asked at a later reconcile.
 pub const QUESTIONS_MAX: usize = 16;
 
@@ -77,8 +75,7 @@ async fn ask(
 ) -> RedisResult<String> {
     let address =
         if sentinels.is_empty() { address } else { primary(sentinels, address.1, login, encrypted).await? };
-    let user = RedisConnectionInfo::default().set_username(OPERATOR_USER).set_password(&login.password);
-    said(&redis::cmd("INFO"), address, user, login, encrypted).await
+    said(&redis::cmd("INFO"), address, login, encrypted).await
 }
 
 /// The primary that one of the sentinels names. Only a server beside one of them is believed to be it: the image may be
@@ -89,14 +86,12 @@ async fn primary(
     login: &CacheLogin,
     encrypted: bool,
 ) -> RedisResult<(String, u16)> {
-    let user = RedisConnectionInfo::default();
-    let user = login.sentinel_password.iter().fold(user, RedisConnectionInfo::set_password);
     let mut question = redis::cmd("SENTINEL");
     question.arg("GET-MASTER-ADDR-BY-NAME").arg(PRIMARY_NAME);
     let mut error: RedisError =
         (ErrorKind::MasterNameNotFoundBySentinel, "the sentinels name none of the servers").into();
     for at in sentinels {
-        match said::<Option<(String, u16)>>(&question, at.clone(), user.clone(), login, encrypted).await {
+        match said::<Option<(String, u16)>>(&question, at.clone(), login, encrypted).await {
             Ok(Some((named, _))) if sentinels.iter().any(|(host, _)| *host == named) => {
                 return Ok((named, port));
             }
@@ -105,33 +100,6 @@ async fn primary(
         }
     }
     Err(error)
-}
-
-/// The answer to one command, on a connection of its own.
-async fn said<T: FromRedisValue>(
-    command: &Cmd,
-    (host, port): (String, u16),
-    user: RedisConnectionInfo,
-    login: &CacheLogin,
-    encrypted: bool,
-) -> RedisResult<T> {
-    let address = if encrypted {
-        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-    } else {
-        ConnectionAddr::Tcp(host, port)
-    };
-    let address = address.into_connection_info()?.set_redis_settings(user.set_skip_set_lib_name());
-    let client = if encrypted {
-        let root_cert = login.authority.clone().map(String::into_bytes);
-        Client::build_with_tls(address, TlsCertificates { client_tls: None, root_cert })?
-    } else {
-        Client::open(address)?
-    };
-    let limits = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(ANSWER_MAX))
-        .set_response_timeout(Some(ANSWER_MAX));
-    let mut connection = client.get_multiplexed_async_connection_with_config(&limits).await?;
-    command.query_async(&mut connection).await
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 
 use k8s_openapi::api::core::v1::Secret;
-use plimsoll_core::build;
+use plimsoll_core::build::{self, OPERATOR_USER};
 use plimsoll_core::input::{Credentials, Settings};
 use redis::aio::MultiplexedConnection;
+use redis::{Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
 use serde_json::json;
 
 use super::super::cache_credentials as credentials;
@@ -69,11 +70,7 @@ impl Server {
 
     async fn ask(&self) -> RedisResult<String> {
         let authority = self.credentials.certificates.clone().map(|certificates| certificates.authority);
-        let login = CacheLogin {
-            password: self.credentials.operator_password.clone(),
-            sentinel_password: None,
-            authority,
-        };
+        let login = CacheLogin { password: self.credentials.operator_password.clone(), authority };
         ask(&[], ("localhost".into(), self.port), &login, self.encrypted).await
     }
 
@@ -222,11 +219,7 @@ async fn it_evicts_ten_mebibytes_below_its_memory_and_keeps_nothing_on_a_disk() 
 async fn with_certificates_of_its_own_it_is_trusted_and_others_are_not() {
     let Some(server) = Server::start(&json!({ "cache": { "managed": { "tls": {} } } })).await else { return };
     assert!(server.ask().await.unwrap().contains("redis_version"));
-    let login = |authority| CacheLogin {
-        password: server.credentials.operator_password.clone(),
-        sentinel_password: None,
-        authority,
-    };
+    let login = |authority| CacheLogin { password: server.credentials.operator_password.clone(), authority };
     let other = credentials::fresh(&app(&json!({})), true).certificates.unwrap().authority;
     assert!(
         ask(&[], ("localhost".into(), server.port), &login(Some(other)), true).await.is_err(),
@@ -244,17 +237,16 @@ async fn of_several_servers_the_primary_is_asked_and_nobody_else() {
     let lines = [
         format!("port {port}"),
         "bind 127.0.0.1".into(),
-        "requirepass secret".into(),
+        format!(
+            "user {OPERATOR_USER} on >{} -@all +ping +sentinel|get-master-addr-by-name",
+            server.credentials.operator_password
+        ),
         format!("sentinel monitor {PRIMARY_NAME} 127.0.0.1 {} 1", server.port),
     ];
     fs::write(&configuration, lines.join("\n")).unwrap();
     let mut command = Command::new("redis-server");
     let mut sentinel = command.arg(configuration).arg("--sentinel").stdout(Stdio::null()).spawn().unwrap();
-    let login = CacheLogin {
-        password: server.credentials.operator_password.clone(),
-        sentinel_password: Some("secret".into()),
-        authority: None,
-    };
+    let login = CacheLogin { password: server.credentials.operator_password.clone(), authority: None };
     let ask = async |host: &str| {
         ask(&[(host.to_owned(), port)], ("nowhere.invalid".into(), server.port), &login, false).await
     };
@@ -273,6 +265,23 @@ async fn of_several_servers_the_primary_is_asked_and_nobody_else() {
     assert_eq!(elsewhere.unwrap_err().kind(), ErrorKind::MasterNameNotFoundBySentinel);
 }
 
+/// A fake, for no Redis says so much of itself.
+#[tokio::test]
+async fn an_answer_without_end_is_cut_off() {
+    use tokio::io::AsyncWriteExt as _;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // To AUTH, and then to INFO.
+        stream.write_all(b"+OK\r\n$9000000000\r\n").await.unwrap();
+        while stream.write_all(&[b'x'; 8192]).await.is_ok() {}
+    });
+    let login = CacheLogin { password: "any".into(), authority: None };
+    let error = ask(&[], ("127.0.0.1".into(), port), &login, false).await.unwrap_err();
+    assert!(!error.is_timeout(), "it was read for as long as it was sent: {error}");
+}
+
 #[tokio::test]
 async fn nobody_waits_for_a_cache_that_does_not_answer() {
     let app = app(&json!({}));
@@ -280,7 +289,7 @@ async fn nobody_waits_for_a_cache_that_does_not_answer() {
         read_at: Instant::now(),
         generation: None,
         cache: plimsoll_core::input::Child::Absent,
-        cache_login: Some(CacheLogin { password: "any".into(), sentinel_password: None, authority: None }),
+        cache_login: Some(CacheLogin { password: "any".into(), authority: None }),
         missing: Vec::new(),
     };
     let mut working = Working { secrets: Some(secrets), ..Working::default() };
