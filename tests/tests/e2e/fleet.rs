@@ -9,13 +9,14 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use plimsoll_crds::ApiDeployment;
 use plimsoll_tests::access::Access;
 use plimsoll_tests::audit::{self, Call};
 use plimsoll_tests::demo::decisions;
 use plimsoll_tests::{chart, sample};
 use serde_json::{Value, json};
 
-use crate::world::{self, SOON, World};
+use crate::world::{self, NAME, SOON, World};
 
 /// As the operator has it: what changes all the time is told this often.
 const QUIET_SECONDS: usize = 15;
@@ -183,6 +184,12 @@ fn at_rest_nothing_is_written_over_a_hundred_resyncs() {
             )
             .await?;
         world.until_ready_replicas(2, SOON).await?;
+        // The cache is asked every half minute; its rate needs two answers.
+        let told = |app: Option<&ApiDeployment>| {
+            let cache = app.and_then(|app| app.status.as_ref()?.cache.as_ref());
+            cache.is_some_and(|cache| cache.evictions_per_second.is_some())
+        };
+        world.until(NAME, Duration::from_mins(2), told, "tells how its cache fares").await?;
         until_quiet(world).await?;
         let (since, versions) = (log_length()?, versions(world).await?);
         resyncs(world, 100).await?;

@@ -256,7 +256,7 @@ fn what_reaches_beyond_the_namespace_cannot_be_written() {
     world::run("reach", async |world| {
         for (volume, message) in [
             (json!({ "name": "host", "hostPath": { "path": "/" } }), "unknown field"),
-            (json!({ "name": "data", "emptyDir": {} }), "other than data and tmp"),
+            (json!({ "name": "data", "emptyDir": {} }), "other than data, tmp and cache-ca"),
             (json!({ "name": "none" }), "write exactly one of configMap"),
             (
                 json!({ "name": "token", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } }),
