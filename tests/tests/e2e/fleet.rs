@@ -238,7 +238,7 @@ async fn resyncs(world: &World, count: usize) -> Result<()> {
     let since = Timestamp::now();
     let limit = Duration::from_secs(30 + 2 * count as u64);
     let done = async || {
-        let decisions = decisions(&world.client, &world.namespace, world::NAME).await?;
+        let decisions = decisions(&world.client, &world.namespace, NAME).await?;
         Ok(decisions.iter().filter(|decision| decision.time > since).count() >= count)
     };
     world.eventually(limit, &format!("{count} resyncs are over"), done).await
