@@ -45,7 +45,9 @@ fn every_right_is_used_and_none_is_missing() {
         // What only a fault needs may be used in one run and not in another.
         let stale: Vec<&Right> = excused.keys().filter(|right| !granted.contains(right)).collect();
         ensure!(stale.is_empty(), "excused here, and not granted: {}", list(&stale));
-        let denied: BTreeSet<Right> = audit::denied(&calls);
+        // While a test uninstalls the chart, the operator may lose a right before it ends: what is allowed at other times is
+        // not missing.
+        let denied: BTreeSet<Right> = audit::denied(&calls).difference(&used).cloned().collect();
         ensure!(denied.is_empty(), "denied: {}", list(&denied.iter().collect::<Vec<_>>()));
         Ok(())
     });
