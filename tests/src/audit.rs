@@ -46,6 +46,8 @@ pub struct Call {
     pub name: String,
     /// HTTP status; 0 while a watch is open.
     pub code: u64,
+    /// UID of the account that asked. An account that is made anew, as by another installation, has another.
+    pub account_uid: String,
     /// Whether the roles refused it. Admission refuses with 403 too.
     pub denied: bool,
 }
@@ -75,6 +77,7 @@ fn call(event: &Value) -> Option<Call> {
         right: Right { group: text(&object["apiGroup"]), resource, verb: text(&event["verb"]) },
         namespace: text(&object["namespace"]),
         name: text(&object["name"]),
+        account_uid: text(&event["user"]["uid"]),
         code: event["responseStatus"]["code"].as_u64().unwrap_or(0),
         denied: event["annotations"]["authorization.k8s.io/decision"] == "forbid",
     })
@@ -106,9 +109,22 @@ pub fn used(calls: &[Call]) -> BTreeSet<Right> {
     rights
 }
 
-/// What was denied, each kind of it once.
-pub fn denied(calls: &[Call]) -> BTreeSet<Right> {
-    calls.iter().filter(|call| call.denied).map(|call| call.right.clone()).collect()
+/// What was denied, each kind of it once. Not counted is what an account that is gone since (it is not `present_uid`) had
+/// been allowed on the very same object before, and never was again: it was being uninstalled, and lost its rights before its
+/// process ended.
+pub fn denied(calls: &[Call], present_uid: &str) -> BTreeSet<Right> {
+    let allowed = |call: &Call, among: &[Call]| {
+        among.iter().any(|other| {
+            !other.denied
+                && (&other.account_uid, &other.right, &other.namespace, &other.name)
+                    == (&call.account_uid, &call.right, &call.namespace, &call.name)
+        })
+    };
+    let leaving = |at: usize, call: &Call| {
+        call.account_uid != present_uid && allowed(call, &calls[..at]) && !allowed(call, &calls[at..])
+    };
+    let denied = calls.iter().enumerate().filter(|(at, call)| call.denied && !leaving(*at, call));
+    denied.map(|(_, call)| call.right.clone()).collect()
 }
 
 /// The log of the local cluster, older files first.
@@ -187,7 +203,28 @@ mod tests {
 
     #[test]
     fn only_the_roles_deny() {
-        assert_eq!(denied(&calls(&log(), USER)), BTreeSet::from([Right::new("", "secrets", "delete")]));
+        assert_eq!(denied(&calls(&log(), USER), ""), BTreeSet::from([Right::new("", "secrets", "delete")]));
+    }
+
+    #[test]
+    fn an_account_that_is_being_removed_is_denied_what_it_had() {
+        let call = |account: &str, name: &str, denied| Call {
+            right: Right::new("coordination.k8s.io", "leases", "update"),
+            namespace: "plimsoll-system".into(),
+            name: name.into(),
+            code: if denied { 403 } else { 200 },
+            account_uid: account.into(),
+            denied,
+        };
+        let counts = |calls: &[Call]| !denied(calls, "present").is_empty();
+        assert!(!counts(&[call("gone", "a", false), call("gone", "a", true), call("present", "a", false)]));
+        assert!(counts(&[call("gone", "a", true)]), "it never had the right");
+        assert!(counts(&[call("gone", "a", false), call("gone", "b", true)]), "on another object only");
+        assert!(
+            counts(&[call("gone", "a", false), call("gone", "a", true), call("gone", "a", false)]),
+            "it stayed"
+        );
+        assert!(counts(&[call("present", "a", false), call("present", "a", true)]), "it is there still");
     }
 
     #[test]
