@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::peers::fixed::Fixed;
 use crate::peers::hpa::Hpa;
@@ -53,7 +53,7 @@ impl Family {
 }
 
 /// One setting of one peer.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "peer")]
 pub enum Setting {
     /// HPA on CPU utilisation.

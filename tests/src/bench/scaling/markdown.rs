@@ -226,7 +226,7 @@ mod tests {
         });
         CaseRuns {
             trace: trace.into(),
-            service: "service",
+            service: "service".into(),
             changing: false,
             seconds: 3600,
             peak_requests_per_second: vec![100.0; 2],
@@ -236,7 +236,7 @@ mod tests {
 
     fn results(cases: Vec<CaseRuns>) -> Results {
         Results {
-            version: "1",
+            version: "1".into(),
             quick: false,
             only: String::new(),
             seeds: vec![1, 2],

@@ -1,5 +1,7 @@
 //! Runs every policy on a case.
 
+use std::cell::LazyCell;
+
 use plimsoll_simulator::engine::Plimsoll;
 use plimsoll_simulator::oracle;
 use plimsoll_simulator::peers::hindsight::{self, Found};
@@ -8,7 +10,7 @@ use plimsoll_simulator::suite::{CHANGE_AT, STEP_AT};
 use plimsoll_simulator::{Outcome, Prepared, Scenario};
 
 use super::case::Case;
-use super::results::{After, CaseRuns, Role, Run};
+use super::results::{After, CaseRuns, Role, Run, Who};
 
 /// Minutes in a row that must keep the promise before it counts as kept again.
 const KEPT_MINUTES: usize = 5;
@@ -31,6 +33,11 @@ impl Effort {
     /// To about one part in ten.
     pub const QUICK: Self = Self { stride: 2, halvings: 1 };
 
+    /// That of a run with or without `--quick`.
+    pub const fn of(quick: bool) -> Self {
+        if quick { Self::QUICK } else { Self::FULL }
+    }
+
     /// The settings of the grid that are tried, by peer.
     pub fn grids(self) -> Vec<(Family, Vec<Setting>)> {
         let thinned = |settings: Vec<Setting>| settings.into_iter().step_by(self.stride).collect();
@@ -39,7 +46,7 @@ impl Effort {
 }
 
 /// A moment of a run, for the picture.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moment {
     /// Since the start.
     pub second: f64,
@@ -59,28 +66,41 @@ pub struct Measured {
     pub timeline: Vec<Moment>,
 }
 
+impl Measured {
+    /// A case of which nothing is measured yet.
+    pub fn none(case: &Case) -> Self {
+        Self { case: CaseRuns::none(case), best_peer: String::new(), timeline: Vec::new() }
+    }
+
+    /// Keeps how the first run went, with the best peer in hindsight.
+    pub fn show(&mut self, plimsoll: &Outcome, oracle: &Outcome, best: Outcome) {
+        self.timeline = timeline(plimsoll, oracle, &best);
+        self.best_peer = best.policy;
+    }
+}
+
+/// The policies that [`measure`] runs on each scenario of a case, in its order; with the first seed the grid is among them.
+pub fn policies(effort: Effort, first: bool) -> Vec<Who> {
+    let mut policies = vec![Who::Oracle, Who::Plimsoll];
+    policies.extend(customary().into_iter().map(Who::Customary));
+    let grids = effort.grids();
+    if first {
+        policies.extend(grids.iter().flat_map(|(_, settings)| settings).copied().map(Who::Grid));
+    }
+    policies.extend(grids.iter().map(|&(family, _)| Who::Hindsight(family)));
+    policies
+}
+
 /// Everything but [`Role::Suite`], which needs all cases to be measured before.
 pub fn measure(case: &Case, effort: Effort) -> Measured {
-    let seconds = case.scenarios.first().map_or(0, |scenario| scenario.trace.duration().as_secs());
-    let mut measured = Measured {
-        case: CaseRuns {
-            trace: case.trace.clone(),
-            service: case.service,
-            changing: case.changing,
-            seconds,
-            peak_requests_per_second: case.scenarios.iter().map(|scenario| scenario.trace.peak()).collect(),
-            runs: Vec::new(),
-        },
-        best_peer: String::new(),
-        timeline: Vec::new(),
-    };
+    let mut measured = Measured::none(case);
     // What was best with the first seed: where hindsight begins with the others.
     let mut known: Vec<Setting> = Vec::new();
     for (index, scenario) in case.scenarios.iter().enumerate() {
         let prepared = Prepared::new(scenario);
         let (_, oracle) = oracle::best(&prepared);
         let plimsoll = prepared.run(&mut Plimsoll::new(scenario));
-        let judge = Judge { case, scenario, oracle: &oracle };
+        let judge = Judge { case, scenario, oracle: Some(&oracle) };
         let runs = &mut measured.case.runs;
         runs.push(judge.run(Role::Oracle, None, &oracle));
         runs.push(judge.run(Role::Plimsoll, None, &plimsoll));
@@ -108,8 +128,7 @@ pub fn measure(case: &Case, effort: Effort) -> Measured {
         if index == 0 {
             known = found.iter().map(|found| found.setting).collect();
             if let Some(best) = hindsight::best(found) {
-                measured.timeline = timeline(&plimsoll, &oracle, &best.outcome);
-                measured.best_peer = best.outcome.policy;
+                measured.show(&plimsoll, &oracle, best.outcome);
             }
         }
     }
@@ -131,23 +150,25 @@ fn refine(prepared: &Prepared<'_>, started: Vec<Found>, effort: Effort) -> Vec<F
     started.into_iter().map(refined).collect()
 }
 
-/// The suite's best settings on a case; those that the grid has tried already are not run again.
-pub fn measure_suite(case: &Case, measured: &CaseRuns, settings: &[Setting]) -> Vec<Run> {
+/// The suite's best settings on a case; those that the grid has tried already, or that were the suite's best in an `earlier`
+/// run, are not run again.
+pub fn measure_suite(case: &Case, measured: &CaseRuns, earlier: &[Run], settings: &[Setting]) -> Vec<Run> {
     let mut runs = Vec::new();
     for scenario in &case.scenarios {
-        let prepared = Prepared::new(scenario);
+        // Its requests take long to draw, and often none are needed.
+        let prepared = LazyCell::new(|| Prepared::new(scenario));
         for &setting in settings {
-            let tried = measured
-                .runs
-                .iter()
-                .find(|run| (run.role, run.seed, run.setting) == (Role::Grid, scenario.seed, Some(setting)));
+            let tried = measured.runs.iter().chain(earlier).find(|run| {
+                matches!(run.role, Role::Grid | Role::Suite)
+                    && (run.seed, run.setting) == (scenario.seed, Some(setting))
+            });
             if let Some(tried) = tried {
                 runs.push(Run { role: Role::Suite, ..tried.clone() });
                 continue;
             }
             let outcome = Found::of(&prepared, setting).outcome;
-            // Useless rises are judged against the oracle's run, which is gone; a run is not judged so in this role.
-            runs.push(Judge { case, scenario, oracle: &outcome }.run(Role::Suite, Some(setting), &outcome));
+            let judge = Judge { case, scenario, oracle: None };
+            runs.push(judge.run(Role::Suite, Some(setting), &outcome));
         }
     }
     runs
@@ -177,14 +198,19 @@ pub fn suite_settings(cases: &[CaseRuns], effort: Effort) -> Vec<Setting> {
 }
 
 /// Turns an outcome into what is kept of it.
-struct Judge<'a> {
-    case: &'a Case,
-    scenario: &'a Scenario,
-    oracle: &'a Outcome,
+#[derive(Clone, Copy)]
+pub struct Judge<'a> {
+    /// The case.
+    pub case: &'a Case,
+    /// The scenario of it that ran.
+    pub scenario: &'a Scenario,
+    /// The oracle's run, against which useless rises are judged; absent where none are to be.
+    pub oracle: Option<&'a Outcome>,
 }
 
 impl Judge<'_> {
-    fn run(&self, role: Role, setting: Option<Setting>, outcome: &Outcome) -> Run {
+    /// What is kept of it.
+    pub fn run(&self, role: Role, setting: Option<Setting>, outcome: &Outcome) -> Run {
         let Self { case, scenario, oracle } = *self;
         let on_step = !case.changing && case.trace == "step";
         let judged = matches!(role, Role::Plimsoll | Role::Customary | Role::Hindsight);
@@ -196,8 +222,9 @@ impl Judge<'_> {
             score: outcome.score(),
             after: case.changing.then(|| after(outcome)),
             step_seconds: on_step.then(|| first_rise(outcome, f64::from(STEP_AT))).flatten(),
-            useless_rises: (judged && scenario.dependency.is_some())
-                .then(|| useless_rises(scenario, outcome, oracle)),
+            useless_rises: oracle
+                .filter(|_| judged && scenario.dependency.is_some())
+                .map(|oracle| useless_rises(scenario, outcome, oracle)),
         }
     }
 }
@@ -258,7 +285,6 @@ mod tests {
     use plimsoll_simulator::suite::{kinds, scenario};
 
     use super::*;
-    use crate::bench::scaling::results::Who;
 
     fn short(service: usize) -> Case {
         let kind = &kinds()[service];
@@ -301,6 +327,10 @@ mod tests {
         assert!(once.case.runs.iter().filter(|run| run.role == Role::Grid).all(|run| run.seed == 1));
         assert_eq!((once.timeline.len(), once.best_peer.is_empty()), (30, false));
         assert_eq!(measure(&case, Effort::QUICK).case.runs, once.case.runs);
+        let policies = [true, false].into_iter().flat_map(|first| policies(Effort::QUICK, first));
+        let policies: Vec<Who> = policies.collect();
+        assert_eq!(once.case.runs.len(), policies.len());
+        assert!(once.case.runs.iter().zip(policies).all(|(run, who)| who.did(run)));
     }
 
     #[test]
@@ -318,11 +348,19 @@ mod tests {
         let measured = measure(&case, Effort::QUICK).case;
         let settings = suite_settings(std::slice::from_ref(&measured), Effort::QUICK);
         assert_eq!(settings.iter().map(Setting::family).collect::<Vec<_>>(), Family::ALL);
-        let runs = measure_suite(&case, &measured, &settings);
+        let runs = measure_suite(&case, &measured, &[], &settings);
         assert_eq!(runs.len(), 2 * settings.len());
         assert!(runs.iter().all(|run| run.role == Role::Suite));
         let grid = measured.runs(Who::Grid(settings[0]))[0];
         assert_eq!(runs[0].score, grid.score);
+        // With the second seed there is no grid: what an earlier run found is taken.
+        let mut earlier = runs.clone();
+        for run in &mut earlier {
+            run.policy = "earlier".into();
+        }
+        let again = measure_suite(&case, &measured, &earlier, &settings);
+        let taken = again.iter().filter(|run| run.policy == "earlier");
+        assert_eq!(taken.map(|run| run.seed).collect::<Vec<_>>(), vec![2; settings.len()]);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! `cargo xtask bench scaling`: the scaling engine beside the autoscalers that people use and an oracle, in the simulator.
 //!
 //! It reads no clock but for its progress: the same options give the same JSON, to the byte. Reading order: [`traces`] and
-//! [`case`] (on what), [`measure`] (which policies), [`results`], [`goals`], [`markdown`], [`pictures`].
+//! [`case`] (on what), [`measure`] (which policies), [`again`] (Plimsoll alone), [`results`], [`goals`], [`markdown`],
+//! [`pictures`].
 
+pub mod again;
 pub mod case;
 pub mod goals;
 pub mod markdown;
@@ -12,6 +14,7 @@ pub mod results;
 pub mod traces;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +24,7 @@ use plimsoll_simulator::sweep::parallel;
 
 use self::case::Case;
 use self::measure::{Effort, Measured};
-use self::results::Results;
+use self::results::{CaseRuns, Results, Run};
 use crate::paths;
 use crate::progress::note;
 
@@ -47,6 +50,9 @@ pub struct Options {
     /// Only cases whose name holds this, such as "step on exponential" or "dearer release".
     #[arg(long, value_name = "FILTER", default_value = "")]
     only: String,
+    /// Take the peers' scores from the JSON of an earlier run of the same cases, and run only Plimsoll anew.
+    #[arg(long, value_name = "FILE")]
+    peers_from: Option<PathBuf>,
     /// A few cases, settings and one seed: shows that everything works.
     #[arg(long)]
     quick: bool,
@@ -58,7 +64,7 @@ pub struct Options {
 /// Runs, prints the tables and writes numbers and pictures.
 ///
 /// # Errors
-/// When a trace cannot be read, no case is left, or a file cannot be written.
+/// When a trace cannot be read, no case is left, an earlier run does not fit, or a file cannot be written.
 pub async fn run(options: Options) -> Result<()> {
     // The machine's cores are busy for long: not on the threads that answer to Ctrl-C.
     tokio::task::spawn_blocking(move || compare(&options)).await.context("run the comparison")?
@@ -71,18 +77,24 @@ fn compare(options: &Options) -> Result<()> {
     };
     let seeds: Vec<u64> =
         (1..=options.seeds.unwrap_or(if options.quick { 1 } else { SEEDS_DEFAULT })).collect();
-    let effort = if options.quick { Effort::QUICK } else { Effort::FULL };
+    let effort = Effort::of(options.quick);
     let cases = case::all(&read, &seeds, options.quick, &options.only);
     ensure!(
         !cases.is_empty(),
         "no case's name holds {:?}; names are such as \"step on exponential\"",
         options.only
     );
-    let measured = measure_all(&cases, effort);
-    let shown = measured.iter().find(|measured| measured.case.name() == SHOWN).or_else(|| measured.first());
+    let peers_from = options.peers_from.as_deref();
+    let earlier = peers_from.map(|file| again::read(file, &cases, &seeds, options.quick)).transpose()?;
+    let shown = cases.iter().position(|case| case.name() == SHOWN).unwrap_or_default();
+    let measured = measure_all(&cases, |index| match &earlier {
+        Some(earlier) => again::measure(&cases[index], &earlier[index], index == shown),
+        None => Ok(measure::measure(&cases[index], effort)),
+    })?;
+    let shown = measured.get(shown);
     let timeline = shown.map(|shown| pictures::timeline(&shown.timeline, &shown.best_peer)).transpose()?;
     let mut results = Results {
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         quick: options.quick,
         only: options.only.clone(),
         seeds,
@@ -90,7 +102,7 @@ fn compare(options: &Options) -> Result<()> {
         suite_settings: Vec::new(),
         cases: measured.into_iter().map(|measured| measured.case).collect(),
     };
-    add_suite(&mut results, &cases, effort);
+    add_suite(&mut results, &cases, earlier.as_deref().unwrap_or_default(), effort);
     let rendered = markdown::render(&results);
     println!("{rendered}");
     let mut json = serde_json::to_vec_pretty(&results).context("write the results as JSON")?;
@@ -115,28 +127,39 @@ fn compare(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Measures the longest cases first, so that no core is left alone with one, and gives them in the cases' order.
-fn measure_all(cases: &[Case], effort: Effort) -> Vec<Measured> {
+/// Measures the longest cases first, so that no core is left alone with one, and gives them in the cases' order. Once one
+/// has failed, no other is begun.
+fn measure_all(cases: &[Case], measure: impl Fn(usize) -> Result<Measured> + Sync) -> Result<Vec<Measured>> {
     let mut order: Vec<usize> = (0..cases.len()).collect();
     order.sort_by(|&a, &b| cases[b].weight().total_cmp(&cases[a].weight()));
     let progress = Progress::new("measured", cases);
+    let failed = AtomicBool::new(false);
     let measured = parallel(&order, |&index| {
-        let measured = measure::measure(&cases[index], effort);
+        if failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let measured = measure(index);
+        if measured.is_err() {
+            failed.store(true, Ordering::Relaxed);
+        }
         progress.done(&cases[index]);
-        measured
+        Some(measured)
     });
+    let measured = measured.into_iter().flatten().collect::<Result<Vec<_>>>()?;
     let mut measured: Vec<(usize, Measured)> = order.into_iter().zip(measured).collect();
     measured.sort_by_key(|&(index, _)| index);
-    measured.into_iter().map(|(_, measured)| measured).collect()
+    Ok(measured.into_iter().map(|(_, measured)| measured).collect())
 }
 
-/// Finds each peer's setting that is best over the whole suite, and runs it.
-fn add_suite(results: &mut Results, cases: &[Case], effort: Effort) {
+/// Finds each peer's setting that is best over the whole suite, and runs it where no run of it is in `earlier`, which has
+/// each case or none.
+fn add_suite(results: &mut Results, cases: &[Case], earlier: &[CaseRuns], effort: Effort) {
     results.suite_settings = measure::suite_settings(&results.cases, effort);
-    let pairs: Vec<_> = cases.iter().zip(&results.cases).collect();
+    let pairs: Vec<_> = cases.iter().zip(&results.cases).enumerate().collect();
     let progress = Progress::new("with the suite's settings", cases);
-    let runs = parallel(&pairs, |(case, measured)| {
-        let runs = measure::measure_suite(case, measured, &results.suite_settings);
+    let runs = parallel(&pairs, |&(index, (case, measured))| {
+        let earlier = earlier.get(index).map_or(&[] as &[Run], |earlier| &earlier.runs);
+        let runs = measure::measure_suite(case, measured, earlier, &results.suite_settings);
         progress.done(case);
         runs
     });
@@ -226,6 +249,7 @@ mod tests {
             json: folder.path().join("out/one.json"),
             seeds: Some(2),
             only: "mine on throttled".into(),
+            peers_from: None,
             quick: true,
             publish: false,
         };
@@ -253,6 +277,7 @@ mod tests {
             json: PathBuf::from("unused.json"),
             seeds: None,
             only: "nothing like it".into(),
+            peers_from: None,
             quick: true,
             publish: false,
         };

@@ -2,12 +2,13 @@
 
 use plimsoll_simulator::Score;
 use plimsoll_simulator::peers::settings::{Family, Setting, customary};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::case::Case;
 use super::traces::Source;
 
 /// As whom a policy ran.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Role {
     /// Plimsoll on its defaults.
@@ -50,7 +51,8 @@ impl Who {
         customary.chain(Family::ALL.map(Self::Suite)).collect()
     }
 
-    fn did(self, run: &Run) -> bool {
+    /// Whether a run is its.
+    pub fn did(self, run: &Run) -> bool {
         let setting = |of: Setting| run.setting == Some(of);
         let family = |of: Family| run.setting.is_some_and(|setting| setting.family() == of);
         match self {
@@ -66,7 +68,7 @@ impl Who {
 }
 
 /// One run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
     /// The scenario's seed.
@@ -91,7 +93,7 @@ pub struct Run {
 }
 
 /// What came after the service changed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct After {
     /// Minutes until the first of five minutes in a row that kept the promise; absent when it was not kept again.
@@ -101,13 +103,13 @@ pub struct After {
 }
 
 /// A case with its runs.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CaseRuns {
     /// What the load is, or what changes.
     pub trace: String,
     /// The service.
-    pub service: &'static str,
+    pub service: String,
     /// The service changes in the middle.
     pub changing: bool,
     /// How long a run of it is.
@@ -119,11 +121,11 @@ pub struct CaseRuns {
 }
 
 /// All that is written as JSON: the same options give the same, to the byte.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Results {
     /// Version of the project.
-    pub version: &'static str,
+    pub version: String,
     /// A few cases and settings only.
     pub quick: bool,
     /// Only cases whose name holds this.
@@ -172,9 +174,28 @@ impl Total {
 }
 
 impl CaseRuns {
+    /// A case, and no runs.
+    pub fn none(case: &Case) -> Self {
+        Self {
+            trace: case.trace.clone(),
+            service: case.service.to_owned(),
+            changing: case.changing,
+            seconds: case.scenarios.first().map_or(0, |scenario| scenario.trace.duration().as_secs()),
+            peak_requests_per_second: case.scenarios.iter().map(|scenario| scenario.trace.peak()).collect(),
+            runs: Vec::new(),
+        }
+    }
+
     /// What it is called.
     pub fn name(&self) -> String {
         format!("{} on {}", self.trace, self.service)
+    }
+
+    /// Whether both are of the same trace, as it was scaled, on the same service; whatever their runs.
+    pub fn same_case(&self, other: &Self) -> bool {
+        (&self.trace, &self.service, self.changing) == (&other.trace, &other.service, other.changing)
+            && (self.seconds, &self.peak_requests_per_second)
+                == (other.seconds, &other.peak_requests_per_second)
     }
 
     /// The runs of a policy, one a seed.

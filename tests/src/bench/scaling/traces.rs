@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use plimsoll_simulator::Trace;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Less says nothing about minutes.
 const SHORTEST: Duration = Duration::from_mins(5);
@@ -22,7 +22,7 @@ pub struct Read {
 }
 
 /// What became of a file, for the results.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     /// What it is called in results.

@@ -1,0 +1,227 @@
+//! Measures Plimsoll anew beside the peers of an earlier run: what took the time then is not run again when only the engine
+//! has changed.
+//!
+//! It never puts together what does not belong together: seeds, cases and policies are held to the earlier run's, and what
+//! runs again beside Plimsoll, one peer on each scenario at least, must come to what it came to then.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use plimsoll_simulator::engine::Plimsoll;
+use plimsoll_simulator::peers::hindsight::Found;
+use plimsoll_simulator::peers::settings::customary;
+use plimsoll_simulator::{Prepared, oracle};
+
+use super::case::Case;
+use super::measure::{Effort, Judge, Measured, policies};
+use super::results::{CaseRuns, Results, Role, Run, Who};
+
+/// What to do when the earlier run does not fit.
+const INSTEAD: &str = "run without --peers-from";
+
+/// What an earlier run found on each of `cases`, in their order.
+///
+/// # Errors
+/// When the file cannot be read or is not of `--json`, when it is of other seeds or another effort, and with its name for a
+/// case that is missing or on which other policies would run today.
+pub fn read(file: &Path, cases: &[Case], seeds: &[u64], quick: bool) -> Result<Vec<CaseRuns>> {
+    let shown = file.display();
+    let json = std::fs::read(file).with_context(|| format!("read {shown}"))?;
+    let earlier: Results = serde_json::from_slice(&json)
+        .with_context(|| format!("{shown} is not what --json writes today; {INSTEAD}"))?;
+    let with = if earlier.quick { "with" } else { "without" };
+    ensure!(earlier.quick == quick, "{shown} is of a run {with} --quick, which this one is not; {INSTEAD}");
+    ensure!(earlier.seeds == seeds, "{shown} has the seeds {:?}, not {seeds:?}; {INSTEAD}", earlier.seeds);
+    let runs = |case: &Case| {
+        let wanted = CaseRuns::none(case);
+        let found = earlier.cases.iter().find(|found| found.same_case(&wanted)).with_context(|| {
+            let (name, seconds) = (wanted.name(), wanted.seconds);
+            format!("{shown} has no case \"{name}\" of {seconds} s with the same peaks; {INSTEAD}")
+        })?;
+        ensure!(
+            same_policies(found, seeds, Effort::of(quick)),
+            "{shown} has other policies on \"{}\" than would run today; {INSTEAD}",
+            found.name()
+        );
+        Ok(found.clone())
+    };
+    cases.iter().map(runs).collect()
+}
+
+/// Whether all ran on it that would run today, in the same order, and nothing else.
+fn same_policies(earlier: &CaseRuns, seeds: &[u64], effort: Effort) -> bool {
+    let today = |(index, &seed)| policies(effort, index == 0).into_iter().map(move |who| (seed, who));
+    let today: Vec<(u64, Who)> = seeds.iter().enumerate().flat_map(today).collect();
+    let ran: Vec<&Run> = earlier.runs.iter().filter(|run| run.role != Role::Suite).collect();
+    ran.len() == today.len()
+        && ran.into_iter().zip(today).all(|(run, (seed, who))| run.seed == seed && who.did(run))
+}
+
+/// Everything but [`Role::Suite`], with the runs of all but Plimsoll from `earlier`, which [`read`] gave for this case. How
+/// the first run went is told when it is to be `shown`.
+///
+/// # Errors
+/// When what runs again comes to something else than in the earlier run.
+pub fn measure(case: &Case, earlier: &CaseRuns, shown: bool) -> Result<Measured> {
+    let mut measured = Measured::none(case);
+    for (index, scenario) in case.scenarios.iter().enumerate() {
+        let shown = shown && index == 0;
+        let prepared = Prepared::new(scenario);
+        // Useless rises are judged against its run.
+        let oracle = (shown || scenario.dependency.is_some()).then(|| oracle::best(&prepared).1);
+        let judge = Judge { case, scenario, oracle: oracle.as_ref() };
+        if let Some(&setting) = customary().first() {
+            let witness = Found::of(&prepared, setting).outcome;
+            same(case, earlier, &judge.run(Role::Customary, Some(setting), &witness))?;
+        }
+        if let Some(oracle) = &oracle {
+            same(case, earlier, &judge.run(Role::Oracle, None, oracle))?;
+        }
+        let plimsoll = prepared.run(&mut Plimsoll::new(scenario));
+        if let (true, Some(oracle)) = (shown, &oracle) {
+            let best = earlier.runs(Who::Best).into_iter().find(|run| run.seed == scenario.seed);
+            if let Some(setting) = best.and_then(|best| best.setting) {
+                let best = Found::of(&prepared, setting).outcome;
+                same(case, earlier, &judge.run(Role::Hindsight, Some(setting), &best))?;
+                measured.show(&plimsoll, oracle, best);
+            }
+        }
+        let anew = judge.run(Role::Plimsoll, None, &plimsoll);
+        let stored = earlier.runs.iter().filter(|run| run.seed == scenario.seed && run.role != Role::Suite);
+        measured
+            .case
+            .runs
+            .extend(stored.map(|run| if run.role == Role::Plimsoll { anew.clone() } else { run.clone() }));
+    }
+    Ok(measured)
+}
+
+/// That a run is the earlier one again.
+fn same(case: &Case, earlier: &CaseRuns, again: &Run) -> Result<()> {
+    let what = |run: &Run| (run.seed, run.role, run.setting);
+    let stored = earlier.runs.iter().find(|run| what(run) == what(again));
+    ensure!(
+        stored == Some(again),
+        "{} on \"{}\" with seed {} does not come to what it came to in the earlier run, which is of another simulator; {INSTEAD}",
+        again.policy,
+        case.name(),
+        again.seed
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_simulator::generate;
+    use plimsoll_simulator::suite::{kinds, scenario};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::bench::scaling::measure;
+    use crate::bench::scaling::{Options, compare};
+
+    /// One case on a trace of some minutes.
+    fn options(folder: &TempDir, seeds: u64) -> Options {
+        std::fs::write(folder.path().join("mine.csv"), "0,3\n120,5\n300,4\n").unwrap();
+        Options {
+            traces: Some(folder.path().to_path_buf()),
+            hours: 1,
+            json: folder.path().join("full/scaling.json"),
+            seeds: Some(seeds),
+            only: "mine on throttled".into(),
+            peers_from: None,
+            quick: true,
+            publish: false,
+        }
+    }
+
+    fn read_results(file: &Path) -> Results {
+        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+    }
+
+    /// Runs again with the peers of `earlier`.
+    fn again(options: &Options, earlier: &Results) -> Result<()> {
+        let file = options.json.with_file_name("earlier.json");
+        std::fs::write(&file, serde_json::to_vec(earlier).unwrap()).unwrap();
+        compare(&Options { peers_from: Some(file), ..options.clone() })
+    }
+
+    #[track_caller]
+    fn refused(options: &Options, earlier: &Results, expected: &[&str]) {
+        let error = format!("{:#}", again(options, earlier).unwrap_err());
+        for expected in expected.iter().chain(&[INSTEAD]) {
+            assert!(error.contains(expected), "{expected}: {error}");
+        }
+    }
+
+    #[test]
+    fn gives_what_a_full_run_gives_to_the_byte_whatever_plimsoll_scored_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let full = options(&folder, 2);
+        compare(&full).unwrap();
+        let mut earlier = read_results(&full.json);
+        for run in earlier.cases[0].runs.iter_mut().filter(|run| run.role == Role::Plimsoll) {
+            run.score.replica_hours *= 2.0;
+            run.policy = "an earlier Plimsoll".into();
+        }
+        let another = CaseRuns { trace: "another".into(), ..earlier.cases[0].clone() };
+        earlier.cases.insert(0, another);
+        earlier.only = "on throttled".into();
+        earlier.version = "earlier".into();
+        let anew = Options { json: folder.path().join("anew/scaling.json"), ..full.clone() };
+        std::fs::create_dir(folder.path().join("anew")).unwrap();
+        again(&anew, &earlier).unwrap();
+        for name in ["scaling.json", "scaling-pareto.svg", "scaling-timeline.svg"] {
+            let read = |json: &Path| std::fs::read_to_string(json.with_file_name(name)).unwrap();
+            assert!(read(&full.json) == read(&anew.json), "{name}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_of_another_simulator_or_does_not_have_the_case_or_the_seeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(&folder, 1);
+        compare(&options).unwrap();
+        let earlier = read_results(&options.json);
+        let with = |change: &dyn Fn(&mut Results)| {
+            let mut changed = earlier.clone();
+            change(&mut changed);
+            changed
+        };
+        let name = "mine on throttled event loop";
+        let witness = |results: &mut Results| {
+            let mut runs = results.cases[0].runs.iter_mut();
+            let witness = runs.find(|run| run.role == Role::Customary).unwrap();
+            witness.score.over_share = witness.score.over_share.next_up();
+        };
+        refused(&options, &with(&witness), &[name, "HPA CPU 50 %", "another simulator"]);
+        let longer = with(&|results| results.cases[0].seconds += 1);
+        refused(&options, &longer, &["no case", name]);
+        let higher = with(&|results| results.cases[0].peak_requests_per_second[0] *= 1.01);
+        refused(&options, &higher, &["no case", name]);
+        let fewer = with(&|results| {
+            results.cases[0].runs.remove(5);
+        });
+        refused(&options, &fewer, &["other policies", name]);
+        refused(&options, &with(&|results| results.seeds = vec![1, 2]), &["seeds [1, 2], not [1]"]);
+        refused(&options, &with(&|results| results.quick = false), &["without --quick"]);
+        std::fs::write(&options.json, "{}").unwrap();
+        let none = Options { peers_from: Some(options.json.clone()), ..options };
+        assert!(format!("{:#}", compare(&none).unwrap_err()).contains("not what --json writes"));
+    }
+
+    #[test]
+    fn judges_useless_rises_and_shows_the_first_run_as_a_full_run_does() {
+        let kinds = kinds();
+        let kind = kinds.iter().find(|kind| kind.dependency.is_some()).unwrap();
+        let trace = generate::step(300, 120, 0.4, 0.8);
+        let scenarios = [1, 2].map(|seed| scenario("short", &trace, kind, seed)).to_vec();
+        let case = Case { trace: "short".into(), service: kind.name, changing: false, scenarios };
+        let full = measure::measure(&case, Effort::QUICK);
+        assert!(full.case.runs(Who::Plimsoll).iter().all(|run| run.useless_rises.is_some()));
+        let anew = measure(&case, &full.case, true).unwrap();
+        assert_eq!(anew.case.runs, full.case.runs);
+        assert_eq!((anew.best_peer, anew.timeline), (full.best_peer, full.timeline));
+        assert!(measure(&case, &full.case, false).unwrap().timeline.is_empty());
+    }
+}
