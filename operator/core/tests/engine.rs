@@ -81,6 +81,7 @@ impl World {
         let started = Timestamp::from_second(1_800_000_000).unwrap();
         let pods = (0..self.replicas).map(|index| Pod {
             uid: index.to_string(),
+            template: String::new(),
             created_at: started,
             ready_at: Some(started + SignedDuration::from_secs(3)),
             sample: Some(Sample { at: self.now(), reading: self.snapshot(), cpu: None }),

@@ -112,6 +112,7 @@ proptest! {
                 }
                 observed.push(Pod {
                     uid: pod.uid.clone(),
+                    template: String::new(),
                     created_at,
                     ready_at: ready.then_some(created_at),
                     sample: ready.then_some(Sample { at: now, reading, cpu: None }),

@@ -19,6 +19,7 @@ fn pods(readings: Vec<Result<Snapshot, Rejection>>) -> Vec<Pod> {
     let ready_at = start() - SignedDuration::from_hours(24);
     let pod = |(index, reading): (usize, _)| Pod {
         uid: index.to_string(),
+        template: String::new(),
         created_at: ready_at,
         ready_at: Some(ready_at),
         sample: Some(Sample { at: start(), reading, cpu: None }),

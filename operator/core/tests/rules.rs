@@ -34,7 +34,7 @@ fn failing(rejection: Rejection, pods: usize) -> Scrape {
 fn answering(index: usize, reading: Result<Snapshot, Rejection>) -> Pod {
     let created_at = start() - SignedDuration::from_hours(24);
     let sample = Some(Sample { at: start(), reading, cpu: None });
-    Pod { uid: index.to_string(), created_at, ready_at: Some(created_at), sample }
+    Pod { uid: index.to_string(), template: String::new(), created_at, ready_at: Some(created_at), sample }
 }
 
 #[test]

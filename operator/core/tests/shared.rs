@@ -45,7 +45,7 @@ fn pod(uid: &str, shared: Shared) -> Pod {
     let mut snapshot = Snapshot::new(vec![(0.1, 10.0), (f64::INFINITY, 10.0)], Some(0.0), None).unwrap();
     snapshot.shared = shared;
     let sample = Some(Sample { at: start(), reading: Ok(snapshot), cpu: None });
-    Pod { uid: uid.into(), created_at: start(), ready_at: Some(start()), sample }
+    Pod { uid: uid.into(), template: String::new(), created_at: start(), ready_at: Some(start()), sample }
 }
 
 /// One replica that has counted so many look-ups.

@@ -70,6 +70,7 @@ fn at(since_start: Duration) -> Timestamp {
 fn pod(view: &PodView) -> Pod {
     Pod {
         uid: view.id.to_string(),
+        template: view.template.to_string(),
         created_at: at(view.created),
         ready_at: view.ready.map(at),
         sample: view.reading.as_ref().map(|reading| match reading {

@@ -1,5 +1,5 @@
-//! How the scaling engine behaves in the simulated cluster where a cluster deceives: connections that are kept alive, and
-//! stopwatches that hide waits.
+//! How the scaling engine behaves in the simulated cluster where a cluster deceives: connections that are kept alive,
+//! stopwatches that hide waits, pods that are cold or about to be replaced, and limits that pods share.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use plimsoll_simulator::distribution::Distribution;
 use plimsoll_simulator::engine::Plimsoll;
 use plimsoll_simulator::scenario::Balancing;
 use plimsoll_simulator::service::Service;
+use plimsoll_simulator::suite::{self, CHANGE_AT, Kind};
 use plimsoll_simulator::{Outcome, Policy, Scenario, Target, View, generate, run};
 
 /// The engine, and which rules decided.
@@ -108,4 +109,51 @@ fn pods_that_use_up_their_cpu_limit_are_relieved_though_their_own_latencies_look
         let last = outcome.seconds[3599].wanted;
         assert!((13..=22).contains(&last), "{last}");
     }
+}
+
+fn kind(name: &str) -> Kind {
+    let mut kinds = suite::kinds();
+    kinds.retain(|kind| kind.name == name);
+    kinds.swap_remove(0)
+}
+
+/// Minutes from the change of a service on that missed the promise.
+fn late_after_change(outcome: &Outcome) -> usize {
+    let change = (CHANGE_AT.as_secs() / 60) as usize;
+    outcome.minutes[change..].iter().filter(|minute| minute.violated).count()
+}
+
+#[test]
+fn a_release_that_carries_half_as_much_is_carried_within_minutes() {
+    for name in ["fast start, light tail", "exponential"] {
+        let changing = suite::changing(&kind(name), 1);
+        let scenario = changing.iter().find(|scenario| scenario.name.starts_with("other limits")).unwrap();
+        let late = late_after_change(&watch(scenario).0);
+        assert!(late <= 3, "{late} minutes on {name}");
+    }
+}
+
+#[test]
+fn pods_that_are_cold_at_first_are_added_while_the_others_have_room() {
+    let ramp = generate::ramp(3600, (600, 0.3), (2400, 1.0));
+    let scenario = suite::scenario("ramp", &ramp, &kind("slow start, cold at first"), 1);
+    let (outcome, _) = watch(&scenario);
+    let score = outcome.score();
+    // A pod that starts among pods that are used up misses the promise for its minute, and some twenty start.
+    assert!(score.violation_minutes <= 7, "{score:?}");
+    // The oracle needs 16.1.
+    assert!(score.replica_hours <= 18.0, "{score:?}");
+}
+
+#[test]
+fn a_dependency_that_is_saturated_now_and_then_does_not_make_pods_look_weak() {
+    let noisy = suite::traces(1).into_iter().find(|(name, _)| *name == "noisy constant").unwrap().1;
+    let scenario = suite::scenario("noisy constant", &noisy, &kind("dependency-bound"), 1);
+    let (outcome, _) = watch(&scenario);
+    let (first, second) = outcome.seconds.split_at(1800);
+    let mean = |seconds: &[plimsoll_simulator::score::Second]| {
+        seconds.iter().map(|second| f64::from(second.wanted)).sum::<f64>() / seconds.len() as f64
+    };
+    // Twelve carry what the dependency lets through. What was tried is given back, and not tried again and again.
+    assert!(mean(second) < 22.0 && mean(second) < mean(first), "{} then {}", mean(first), mean(second));
 }

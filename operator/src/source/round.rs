@@ -54,7 +54,7 @@ pub fn round(
     }
     let mut awaited = 0;
     let pods = targets.iter().map(|target| {
-        let Target { uid, created_at, mut ready_at, .. } = target.clone();
+        let Target { uid, template, created_at, mut ready_at, .. } = target.clone();
         let mut sample = readings.remove(&uid);
         let unknown = sample.as_ref().is_some_and(|sample| {
             matches!(sample.reading, Err(Rejection::NoSeries | Rejection::LabelsMissing))
@@ -63,7 +63,7 @@ pub fn round(
             awaited += 1;
             (sample, ready_at) = (None, None);
         }
-        engine::Pod { uid, created_at, ready_at, sample }
+        engine::Pod { uid, template, created_at, ready_at, sample }
     });
     Some(Scrape { pods: pods.collect(), awaited, outage })
 }
@@ -89,6 +89,7 @@ mod tests {
         let target = |(index, ready): (usize, &i64)| Target {
             uid: index.to_string(),
             name: format!("posts-{index}"),
+            template: String::new(),
             created_at: at(0),
             ready_at: Some(at(*ready)),
             address: None,

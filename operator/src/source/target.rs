@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use plimsoll_core::build::{APP_LABEL, COMPONENT_LABEL, name_of};
+use plimsoll_core::build::{APP_LABEL, COMPONENT_LABEL, TEMPLATE_HASH_LABEL, name_of};
 use plimsoll_crds::{ApiDeployment, quantity_value};
 
 /// A pod of the API, and where it can be asked. It is asked if it is Ready.
@@ -14,6 +14,8 @@ pub struct Target {
     pub uid: String,
     /// Name of the pod.
     pub name: String,
+    /// Its label `pod-template-hash`; empty where a Deployment did not make it.
+    pub template: String,
     /// When it was created.
     pub created_at: Timestamp,
     /// Since when it has been Ready; none while it is not.
@@ -40,6 +42,8 @@ impl Target {
             return None;
         }
         let created_at = pod.metadata.creation_timestamp.as_ref()?.0;
+        let labels = pod.metadata.labels.as_ref();
+        let template = labels.and_then(|labels| labels.get(TEMPLATE_HASH_LABEL).cloned()).unwrap_or_default();
         let status = pod.status.as_ref();
         let ready = status.and_then(|status| {
             let mut conditions = status.conditions.iter().flatten();
@@ -54,6 +58,7 @@ impl Target {
         Some(Self {
             uid: pod.metadata.uid.clone()?,
             name: pod.metadata.name.clone()?,
+            template,
             created_at,
             ready_at,
             address,
@@ -97,7 +102,7 @@ mod tests {
         json!({
             "metadata": {
                 "namespace": "shop", "name": "posts-6d4b-abcde", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z",
-                "labels": { APP_LABEL: "posts", COMPONENT_LABEL: "api" },
+                "labels": { APP_LABEL: "posts", COMPONENT_LABEL: "api", TEMPLATE_HASH_LABEL: "6d4b" },
             },
             "spec": { "containers": [
                 { "name": "proxy", "ports": [{ "name": "admin", "containerPort": 9901 }] },
@@ -138,7 +143,7 @@ mod tests {
 
     #[test]
     fn only_pods_of_the_resources_own_selector_are_asked() {
-        assert!(target(&json!({}), pod()).is_some());
+        assert_eq!(target(&json!({}), pod()).map(|target| target.template).as_deref(), Some("6d4b"));
         for (pointer, value) in [
             ("/metadata/namespace", json!("bank")),
             ("/metadata/labels", json!({ APP_LABEL: "other", COMPONENT_LABEL: "api" })),

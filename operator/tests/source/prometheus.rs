@@ -239,6 +239,7 @@ async fn pods_are_read_over_tls_by_a_name_that_their_certificate_has() {
     let pod = Target {
         uid: "u".into(),
         name: "posts-1".into(),
+        template: String::new(),
         created_at: Timestamp::UNIX_EPOCH,
         ready_at: Some(Timestamp::UNIX_EPOCH),
         address: Some(address),

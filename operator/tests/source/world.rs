@@ -138,6 +138,7 @@ pub fn target(pod: &Pod) -> Target {
     Target {
         uid: format!("uid of {}", pod.name),
         name: pod.name.clone(),
+        template: String::new(),
         created_at: Timestamp::UNIX_EPOCH,
         ready_at: Some(Timestamp::UNIX_EPOCH),
         address: Some(pod.address),

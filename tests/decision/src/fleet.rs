@@ -105,6 +105,7 @@ impl Fleet {
         let now = started + SignedDuration::from_mins(10) + SignedDuration::from_secs(seconds as i64);
         let pod = |uid: &String| Pod {
             uid: uid.clone(),
+            template: String::new(),
             created_at: started,
             ready_at: Some(started + SignedDuration::from_secs(3)),
             sample: Some(Sample { at: now, reading: Ok(reading.clone()), cpu: Some(cpu) }),

@@ -49,6 +49,8 @@ pub use service::service;
 
 /// Label that holds the name of the resource; the operator lists pods and children by it.
 pub const APP_LABEL: &str = "plimsoll.dev/app";
+/// Label that a Deployment gives its pods, which tells one template from the next.
+pub const TEMPLATE_HASH_LABEL: &str = "pod-template-hash";
 /// Label that tells the API's objects from the cache's.
 pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 /// User and group of every container, so that images need no user database.

@@ -3,14 +3,12 @@
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use plimsoll_crds::ApiDeployment;
 
-use super::{Component, label_selector};
+use super::{Component, TEMPLATE_HASH_LABEL, label_selector};
 
 /// Label of nodes that names their zone.
 pub const ZONE: &str = "topology.kubernetes.io/zone";
 /// Label of nodes that names themselves.
 const HOST: &str = "kubernetes.io/hostname";
-/// Label of pods that tells one template from the next.
-const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// The constraints: the user's, or an even spread over zones and over nodes as far as there is room. Each counts the pods of
 /// one template only, so that the pods that a rollout replaces do not push the new ones aside.
@@ -25,7 +23,7 @@ pub fn spread(app: &ApiDeployment) -> Option<Vec<TopologySpreadConstraint>> {
 fn evenly(app: &ApiDeployment, topology_key: &str) -> TopologySpreadConstraint {
     TopologySpreadConstraint {
         label_selector: Some(label_selector(app, Component::Api)),
-        match_label_keys: Some(vec![TEMPLATE_HASH.into()]),
+        match_label_keys: Some(vec![TEMPLATE_HASH_LABEL.into()]),
         max_skew: 1,
         topology_key: topology_key.into(),
         when_unsatisfiable: "ScheduleAnyway".into(),
@@ -38,7 +36,7 @@ fn completed(app: &ApiDeployment, constraint: &TopologySpreadConstraint) -> Topo
     let mut constraint = constraint.clone();
     if constraint.label_selector.is_none() {
         constraint.label_selector = Some(label_selector(app, Component::Api));
-        constraint.match_label_keys.get_or_insert_with(|| vec![TEMPLATE_HASH.into()]);
+        constraint.match_label_keys.get_or_insert_with(|| vec![TEMPLATE_HASH_LABEL.into()]);
     }
     constraint
 }

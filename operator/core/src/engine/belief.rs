@@ -24,7 +24,7 @@ const SURPRISES: u32 = 3;
 /// A surprise is a share that is for certain this many times what was expected, and over the budget beside.
 const SURPRISING: f64 = 3.0;
 /// Spread that a doubt widens to.
-const DOUBT_SPREAD: f64 = 0.3;
+pub const DOUBT_SPREAD: f64 = 0.3;
 /// Seconds between two doubts.
 const DOUBT_SECONDS: f64 = 60.0;
 /// A pod's capacity is about this part of what its CPU limit would let it complete, unless something else limits it:
@@ -128,6 +128,17 @@ impl Belief {
         (self.cpu_seconds_per_request, self.cpu_heard) = (None, false);
     }
 
+    /// Pods of another template come: what was measured of the queue is about the old ones.
+    pub fn doubt_template(&mut self) {
+        self.doubt();
+        (self.queue_fit, self.low_load) = (None, LowLoad::default());
+    }
+
+    /// What was learned may be too low, for something else was the limit: lets the CPU limit speak once more.
+    pub fn hear_cpu_again(&mut self) {
+        self.cpu_heard = false;
+    }
+
     /// Takes over what was learned before a restart: one capacity for each target, in their order.
     pub fn restore(&mut self, capacities: &[LearnedCapacity], typical_seconds: f64) {
         let about = |learned: &LearnedCapacity| {
@@ -150,12 +161,15 @@ impl Belief {
         (!capacities.is_empty()).then_some((capacities, self.typical_seconds?))
     }
 
-    /// Learns from a round.
-    pub fn learn(&mut self, round: &Round, settings: &Settings) {
+    /// Learns from a round. Late requests speak against the pods as far as they are `theirs`, 0 to 1; the others are due to
+    /// what the pods share. That a load was carried is learned in any case.
+    pub fn learn(&mut self, round: &Round, settings: &Settings, theirs: f64) {
         self.seconds += round.seconds;
-        let warm = round.pods.iter().filter(|pod| pod.warm).collect::<Vec<_>>();
-        let (pods, counts) = if round.warm.total > 0.0 {
-            (warm, &round.warm)
+        let telling = round.pods.iter().filter(|pod| pod.telling).collect::<Vec<_>>();
+        let (pods, counts) = if round.telling.total > 0.0 {
+            (telling, &round.telling)
+        } else if round.replacing {
+            return;
         } else {
             (round.pods.iter().collect(), &round.delta)
         };
@@ -184,12 +198,20 @@ impl Belief {
         let mut surprised = false;
         for (capacity, target) in self.capacities.iter_mut().zip(&settings.targets) {
             capacity.forget(round.seconds);
+            let over = target.missed(counts);
+            let seen = Share::wilson(over / GROUPING, counts.total / GROUPING);
+            let missed = busy.is_some() || seen.value > target.budget();
+            if missed && theirs < 1.0 {
+                let (total, over) = (theirs * counts.total, theirs * over);
+                if even && busy.is_none() {
+                    capacity.learn(Evidence { per_pod_per_second: load, total, over });
+                }
+                continue;
+            }
             if let Some(completed_per_second) = busy {
                 capacity.learn_saturated(completed_per_second);
                 continue;
             }
-            let over = target.missed(counts);
-            let seen = Share::wilson(over / GROUPING, counts.total / GROUPING);
             if let Some(per_second) = by_cpu.filter(|_| seen.lower <= target.budget()) {
                 capacity.learn_saturated(per_second);
                 continue;

@@ -10,13 +10,14 @@
 use super::grid::{LogGrid, ROWS, STEP_COARSE};
 
 /// Steepness that a service may have.
-const STEEPNESS: [f64; 4] = [5.0, 9.0, 18.0, 40.0];
+const STEEPNESS: [f64; 4] = [2.2, 5.5, 10.0, 25.0];
 /// Logarithms of how likely each is beforehand.
-const STEEPNESS_PRIOR: [f64; 4] = [-1.0, 0.0, -1.0, -1.0];
+const STEEPNESS_PRIOR: [f64; 4] = [-2.5, -1.0, 0.0, -1.0];
 /// Shares without load that a service may have, relative to the budget. From 1 on the target cannot be met.
 const FLOORS: [f64; 6] = [0.0, 0.15, 0.3, 0.5, 0.75, 2.0];
-/// Logarithms of how likely each is beforehand: most promises are made with some room.
-const FLOORS_PRIOR: [f64; 6] = [0.0, 0.0, 0.0, -1.0, -2.0, -2.0];
+/// Logarithms of how likely each is beforehand: most promises are made with some room. That a target cannot be met has to be
+/// shown by a lower load, which shows it at once: at one load it looks like a capacity that is a little lower.
+const FLOORS_PRIOR: [f64; 6] = [0.0, 0.0, 0.0, -1.0, -2.0, -6.0];
 const COLUMNS: usize = STEEPNESS.len() * FLOORS.len();
 /// What load may add at the capacity, at least: a target that is missed without any load is missed no worse than so.
 const ADDED_MIN: f64 = 0.25;
@@ -24,6 +25,8 @@ const ADDED_MIN: f64 = 0.25;
 const WANDERING_PER_ROOT_SECOND: f64 = 0.004;
 /// Share of belief in a steepness and a floor that is lost to the others in a second.
 const FORGOTTEN_PER_SECOND: f64 = 0.0005;
+/// Share of the belief in a steepness and a floor that a doubt leaves.
+const KEPT: f64 = 0.8;
 /// Late requests come in groups, for they wait in the same queue: so many count as one.
 pub const GROUPING: f64 = 6.0;
 /// A round counts as at most about this many late requests that are independent: the model is not exact.
@@ -154,12 +157,27 @@ impl Capacity {
         self.grid.settle();
     }
 
-    /// Something has changed: keeps the place, widens the spread to at least `spread`.
+    /// Something has changed: keeps the place, widens the spread to at least `spread`. The steepness and the share without
+    /// load are kept in part: most releases change neither, and at one load a high one looks like a low capacity.
     pub fn doubt(&mut self, spread: f64) {
         let (mean, now) = self.log_moments();
-        if now < spread {
-            *self = Self::about(self.budget, mean, spread);
+        if now >= spread {
+            return;
         }
+        let mut columns = [0.0; COLUMNS];
+        for weights in self.grid.log_weights.chunks_exact(COLUMNS) {
+            for (sum, weight) in columns.iter_mut().zip(weights) {
+                *sum += weight.exp();
+            }
+        }
+        let total = columns.iter().sum::<f64>();
+        *self = Self::about(self.budget, mean, spread);
+        for weights in self.grid.log_weights.chunks_exact_mut(COLUMNS) {
+            for (weight, kept) in weights.iter_mut().zip(columns) {
+                *weight += (KEPT * kept / total + (1.0 - KEPT) / COLUMNS as f64).ln();
+            }
+        }
+        self.grid.settle();
     }
 
     /// Mean and spread of the logarithm of the capacity.
@@ -237,7 +255,7 @@ fn columns() -> impl Iterator<Item = (f64, f64)> {
 }
 
 /// The share over the target where load has grown the wait by the factor `grown`, 1 at the capacity.
-fn share(budget: f64, floor: f64, grown: f64) -> f64 {
+pub fn share(budget: f64, floor: f64, grown: f64) -> f64 {
     (budget * (floor + (1.0 - floor).max(ADDED_MIN) * grown)).clamp(1e-6, 0.5)
 }
 
@@ -322,6 +340,31 @@ mod tests {
         capacity.doubt(0.3);
         assert!(capacity.log_moments().1 > 0.2 && before < 0.1);
         assert!(off(&capacity) < 0.1, "{:?}", capacity.log_moments());
+    }
+
+    #[test]
+    fn a_doubt_leaves_what_is_known_of_the_share_without_load() {
+        let mut capacity = learned();
+        let (floor, steepness) = (capacity.floor(), capacity.steepness());
+        capacity.doubt(0.3);
+        assert!((capacity.floor() - floor).abs() < 0.25, "{} after {floor}", capacity.floor());
+        assert!((capacity.steepness() / steepness).ln().abs() < 0.3, "{steepness}");
+    }
+
+    #[test]
+    fn a_target_is_unmeetable_only_once_a_lower_load_has_shown_it() {
+        let mut capacity = Capacity::between(BUDGET, 20.0, 400.0);
+        let mut learn_twice_the_budget = |per_second: f64| {
+            let total = 50.0 * per_second;
+            for _ in 0..24 {
+                capacity.forget(5.0);
+                let over = 2.0 * BUDGET * total;
+                capacity.learn(Evidence { per_pod_per_second: per_second, total, over });
+            }
+            capacity.floor()
+        };
+        let floors = [60.0, 20.0].map(&mut learn_twice_the_budget);
+        assert!(floors[0] < 0.6 && floors[1] > 1.0, "{floors:?}");
     }
 
     #[test]

@@ -13,8 +13,10 @@ const ROUNDS_MIN: u32 = 2;
 const AGE_SECONDS_MAX: f64 = 900.0;
 /// Throughput this far above the ceiling disproves it.
 const DISPROVED: f64 = 1.05;
-/// From this part of the ceiling on, latencies are about what the pods share, and not about them.
+/// From this part of the ceiling on, late requests may be due to what the pods share,
 const NEAR: f64 = 0.85;
+/// and from this one on they are.
+const AT: f64 = 0.97;
 
 /// The ceiling, and what speaks for it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,6 +25,8 @@ pub struct Ceiling {
     fewest: Option<Busy>,
     same: u32,
     known: Option<Busy>,
+    /// How far the last two rounds were at the ceiling, 0 to 1.
+    at: [f64; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,6 +43,8 @@ impl Ceiling {
         let recent = |seen: &Busy| now_seconds - seen.at_seconds < AGE_SECONDS_MAX;
         self.fewest = self.fewest.filter(recent);
         self.known = self.known.filter(|known| recent(known) && per_second < DISPROVED * known.per_second);
+        let part = |known: Busy| ((per_second / known.per_second - NEAR) / (AT - NEAR)).clamp(0.0, 1.0);
+        self.at = [self.at[1], self.known.map_or(0.0, part)];
         if !busy {
             return false;
         }
@@ -66,9 +72,10 @@ impl Ceiling {
         self.known.map(|known| known.per_second)
     }
 
-    /// Whether latencies at this throughput are about what the pods share.
-    pub fn is_near(&self, per_second: f64) -> bool {
-        self.known.is_some_and(|known| per_second > NEAR * known.per_second)
+    /// How far late requests of the last round are due to what the pods share, and not to the pods: 0 to 1. Those that ended
+    /// in it may have waited since the one before.
+    pub fn blame(&self) -> f64 {
+        if self.known.is_some() { self.at[0].max(self.at[1]) } else { 0.0 }
     }
 }
 
@@ -115,7 +122,13 @@ mod tests {
         for (round, pods) in [20, 20, 25, 26].into_iter().enumerate() {
             ceiling.follow(5.0 * round as f64, pods, 600.0, true);
         }
-        assert!(ceiling.is_near(550.0) && !ceiling.is_near(400.0));
+        let mut blame = |per_second| {
+            ceiling.follow(20.0, 26, per_second, false);
+            ceiling.blame()
+        };
+        assert!(blame(540.0) > 0.0 && blame(540.0) < 1.0);
+        let blamed = [599.0, 400.0, 400.0].map(|per_second| blame(per_second) > 0.99);
+        assert_eq!(blamed, [true, true, false], "a queue empties in the round after");
         let mut later = ceiling.clone();
         later.follow(100.0, 26, 700.0, false);
         assert_eq!(later.per_second(), None);

@@ -6,13 +6,14 @@ use std::time::Duration;
 use super::belief::{self, Belief, Known};
 use super::capacity::GROUPING;
 use super::ceiling::Ceiling;
+use super::cold::Cold;
 use super::dependency::{Helpfulness, State};
 use super::estimate::{Estimator, Round};
 use super::forecast::Forecast;
 use super::learned::Learned;
 use super::observation::Observation;
 use super::propose::Stakes;
-use super::record::{self, Bound, Counterfactual, Decision, Inputs, Outlook, Rule};
+use super::record::{self, Bound, Decision, Inputs, Outlook, Rule};
 use super::roster::Roster;
 use super::settings::{Settings, Target};
 use super::startup::Startup;
@@ -52,6 +53,7 @@ pub struct Engine {
     trusted: Belief,
     helpfulness: Helpfulness,
     ceiling: Ceiling,
+    cold: Cold,
     /// More replicas did not help: the number that was as good.
     useful: Option<u32>,
     template: Option<u64>,
@@ -102,17 +104,19 @@ impl Engine {
         if self.ceiling.follow(self.clock_seconds, reached, completed, busy) {
             self.trust_again();
         }
-        if self.useful.is_none() && !self.ceiling.is_near(completed) {
-            self.belief.learn(round, settings);
-        }
+        let shared = if self.useful.is_some() { 1.0 } else { self.ceiling.blame() };
+        self.belief.learn(round, settings, 1.0 - shared);
         let outlook = self.ceiling.per_second().map_or(outlook.clone(), |most| outlook.at_most(most));
+        self.cold.follow(self.clock_seconds, self.roster.just_started(), round, settings);
         let Some(known) = self.belief.known(settings) else {
             return Decision::hold(current, Rule::FewRequests, inputs);
         };
         let state = self.state(observation, round, &known);
         self.follow(state);
         let uneven = self.is_uneven(round, state, &known, outlook.expected_per_second);
+        let starts = self.cold.starts(self.clock_seconds, known.target, settings);
         let stakes = Stakes {
+            starts: starts.as_ref(),
             outlook: &outlook,
             capacity: &known.points,
             minute_spread: minute_spread(round, &known),
@@ -132,8 +136,8 @@ impl Engine {
             Some(Bound::Min) if to == settings.min => (Rule::Min, Some(Bound::Min)),
             _ => (rule, None),
         };
-        let counterfactuals = [to.saturating_sub(1).max(1), to, to + 1]
-            .map(|replicas| Counterfactual { replicas, violation_chance: stakes.chance(replicas) });
+        let counterfactuals =
+            [to.saturating_sub(1).max(1), to, to + 1].map(|replicas| stakes.counterfactual(replicas));
         Decision {
             version: record::VERSION,
             from: current,
@@ -195,11 +199,13 @@ impl Engine {
     /// What was learned is about one template, and about one promise.
     fn follow_service(&mut self, observation: &Observation, settings: &Settings) {
         if self.template.replace(observation.template).is_some_and(|before| before != observation.template) {
-            self.belief.doubt();
+            self.belief.doubt_template();
+            self.cold.doubt(belief::DOUBT_SPREAD);
         }
         if self.targets != settings.targets {
             self.targets.clone_from(&settings.targets);
             (self.belief, self.trusted) = (Belief::default(), Belief::default());
+            self.cold = Cold::default();
             self.useful = None;
         }
     }
@@ -240,6 +246,7 @@ impl Engine {
     fn trust_again(&mut self) {
         if self.trusted.is_some() {
             self.belief = self.trusted.clone();
+            self.belief.hear_cpu_again();
         }
     }
 

@@ -14,6 +14,8 @@ use crate::histogram::{Delta, Snapshot};
 
 /// A pod's first seconds are slow, with cold caches and connections: they say nothing of what it can do.
 pub const WARM_UP_SECONDS: f64 = 10.0;
+/// During a rollout the new pods are waited for so long only: what the others do no longer matters.
+const TOLD_SECONDS: f64 = 5.0;
 /// A first reading later than this after the start is counted from itself. Prometheus may scrape a pod every half minute.
 const FIRST_READING_SECONDS_MAX: f64 = 60.0;
 /// A reading older than this is no start for a difference.
@@ -39,12 +41,16 @@ struct Baseline {
 /// What all pods did between two rounds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Round {
-    /// Mean length of the pods' intervals.
+    /// Mean length of the intervals of the pods that were there throughout.
     pub seconds: f64,
     /// Requests of all measured pods.
     pub delta: Delta,
-    /// Requests of pods that are warm.
-    pub warm: Delta,
+    /// Requests of pods that show what pods do from now on.
+    pub telling: Delta,
+    /// Requests of pods in their first seconds that the load has reached.
+    pub cold: Delta,
+    /// Whether pods of one template take the place of those of another.
+    pub replacing: bool,
     /// Requests per second that ended, over all ready pods.
     pub completed_per_second: f64,
     /// Requests per second that arrived: ended, refused, or newly waiting.
@@ -76,6 +82,8 @@ pub struct PodRound {
     pub in_flight: f64,
     /// Whether it is past its first seconds and the load has reached it.
     pub warm: bool,
+    /// Whether it shows what pods do from now on: it is warm, or during a rollout new.
+    pub telling: bool,
     /// CPU, if it is known.
     pub cpu: Option<CpuRound>,
 }
@@ -97,7 +105,8 @@ impl Estimator {
         let mut round = Round::default();
         let mut baselines = BTreeMap::new();
         let mut deltas = Vec::with_capacity(observation.pods.len());
-        let mut seconds_sum = 0.0;
+        let newest = newest_template(observation);
+        round.replacing = newest.is_some();
         for pod in &observation.pods {
             let earlier = self.baselines.remove(&pod.uid);
             let kept = |earlier: Option<Baseline>| {
@@ -136,13 +145,14 @@ impl Estimator {
                 if seconds > 0.0 {
                     let delta = snapshot.since(&earlier.snapshot);
                     let cpu = cpu_round(earlier.cpu, sample.cpu, seconds);
-                    let pod = pod_round(snapshot, &delta, seconds, since_ready, cpu);
+                    let stays = newest.is_none_or(|newest| newest == pod.template);
+                    let pod =
+                        PodRound { telling: stays, ..pod_round(snapshot, &delta, seconds, since_ready, cpu) };
                     let newly_waiting = (pod.in_flight - earlier.snapshot.in_flight.unwrap_or(0.0)) / seconds;
                     let per_second =
                         (pod.completed_per_second + pod.shed_per_second + newly_waiting).max(0.0);
                     let load = Load { per_second, seconds, since_ready_seconds: since_ready };
                     deltas.push((pod, delta, load));
-                    seconds_sum += seconds;
                 }
             }
             baselines.insert(
@@ -158,30 +168,58 @@ impl Estimator {
             round.scraped -= claimed - deltas.len();
             round.excluded.insert("Implausible", claimed - deltas.len());
         }
-        round.measured = deltas.len();
-        let unreached = balance::unreached(&deltas.iter().map(|(.., load)| *load).collect::<Vec<_>>());
-        for ((mut pod, delta, load), unreached) in deltas.into_iter().zip(unreached) {
-            round.unreached += usize::from(unreached);
-            pod.warm &= !unreached;
-            round.completed_per_second += pod.completed_per_second;
-            round.offered_per_second += load.per_second;
-            round.in_flight += pod.in_flight;
-            round.delta.add(&delta);
-            if pod.warm {
-                round.warm.add(&delta);
-            }
-            round.pods.push(pod);
-        }
-        if round.measured > 0 {
-            round.seconds = seconds_sum / round.measured as f64;
-            // Pods that were not measured are taken for the mean of those that were.
-            let all = round.ready as f64 / round.measured as f64;
-            round.completed_per_second *= all;
-            round.offered_per_second *= all;
-            round.in_flight *= all;
-        }
+        add_up(&mut round, deltas);
         round
     }
+}
+
+/// Adds what each measured pod did to the round.
+fn add_up(round: &mut Round, mut deltas: Vec<(PodRound, Delta, Load)>) {
+    if deltas.is_empty() {
+        return;
+    }
+    round.measured = deltas.len();
+    let began_within = |load: &Load| load.since_ready_seconds <= load.seconds;
+    let mean = |seconds: Vec<f64>| seconds.iter().sum::<f64>() / seconds.len() as f64;
+    let whole = deltas.iter().filter(|(.., load)| !began_within(load)).map(|(.., load)| load.seconds);
+    let whole = Some(whole.collect::<Vec<_>>()).filter(|whole| !whole.is_empty());
+    round.seconds = mean(whole.unwrap_or_else(|| deltas.iter().map(|(.., load)| load.seconds).collect()));
+    let unreached = balance::unreached(&deltas.iter().map(|(.., load)| *load).collect::<Vec<_>>());
+    for ((pod, delta, load), unreached) in deltas.iter_mut().zip(unreached) {
+        round.unreached += usize::from(unreached);
+        pod.warm &= !unreached;
+        let told = round.replacing && !unreached && load.since_ready_seconds >= TOLD_SECONDS;
+        pod.telling &= pod.warm || told;
+        // What a new pod got in a part of the round, the others had got in the part before.
+        let part = if began_within(load) { (load.seconds / round.seconds).min(1.0) } else { 1.0 };
+        round.completed_per_second += part * pod.completed_per_second;
+        round.offered_per_second += part * load.per_second;
+        round.in_flight += pod.in_flight;
+        round.delta.add(delta);
+        if pod.telling {
+            round.telling.add(delta);
+        } else if !pod.warm && !unreached {
+            round.cold.add(delta);
+        }
+    }
+    round.pods = deltas.into_iter().map(|(pod, ..)| pod).collect();
+    // Pods that were not measured are taken for the mean of those that were.
+    let all = round.ready as f64 / round.measured as f64;
+    round.completed_per_second *= all;
+    round.offered_per_second *= all;
+    round.in_flight *= all;
+}
+
+/// During a rollout, the template whose first pod came last. None while only one is there.
+fn newest_template(observation: &Observation) -> Option<&str> {
+    let mut first_created = BTreeMap::new();
+    for pod in observation.pods.iter().filter(|_| observation.rolling_out) {
+        let first = first_created.entry(pod.template.as_str()).or_insert(pod.created_at);
+        *first = pod.created_at.min(*first);
+    }
+    let several = first_created.len() > 1;
+    let newest = first_created.into_iter().max_by_key(|(_, created_at)| *created_at);
+    newest.filter(|_| several).map(|(template, _)| template)
 }
 
 fn pod_round(
@@ -196,6 +234,7 @@ fn pod_round(
         shed_per_second: delta.shed / seconds,
         in_flight: snapshot.in_flight.unwrap_or(0.0),
         warm: since_ready - seconds >= WARM_UP_SECONDS,
+        telling: false,
         cpu,
     }
 }
@@ -220,4 +259,82 @@ fn cpu_round(earlier: Option<Cpu>, later: Option<Cpu>, seconds: f64) -> Option<C
         limit_cores: later.limit_cores,
         throttled_share: if periods > 0.0 { (throttled / periods).clamp(0.0, 1.0) } else { 0.0 },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::super::observation::{Pod, Sample};
+    use super::*;
+
+    fn at(seconds: f64) -> Timestamp {
+        Timestamp::from_second(1_900_000_000).unwrap() + SignedDuration::from_secs_f64(seconds)
+    }
+
+    /// A pod that became ready at a second and has answered so many requests since, none of them late.
+    fn pod(uid: &str, template: &str, ready_at: f64, now: f64, answered: f64) -> Pod {
+        let snapshot = Snapshot::new(vec![(0.1, answered), (f64::INFINITY, answered)], Some(0.0), None);
+        Pod {
+            uid: uid.into(),
+            template: template.into(),
+            created_at: at(ready_at),
+            ready_at: (now >= ready_at).then(|| at(ready_at)),
+            sample: (now >= ready_at).then(|| Sample { at: at(now), reading: snapshot, cpu: None }),
+        }
+    }
+
+    /// The last of these rounds, given by their time and pods.
+    fn last(rounds: Vec<(f64, Vec<Pod>)>, rolling_out: bool) -> Round {
+        let (mut estimator, mut roster, mut round) =
+            (Estimator::default(), Roster::default(), Round::default());
+        for (now, pods) in rounds {
+            let current = pods.len() as u32;
+            let observation = Observation { now: at(now), current, template: 1, rolling_out, pods };
+            roster.follow(&observation);
+            round = estimator.round(&observation, &roster);
+        }
+        round
+    }
+
+    #[test]
+    fn a_pod_that_starts_within_a_round_adds_no_load() {
+        // A hundred requests a second on two pods, and after half of the round on three.
+        let pods = |now, answered: [f64; 3]| {
+            let pod = |(index, ready_at): (usize, f64)| {
+                pod(&index.to_string(), "a", ready_at, now, answered[index])
+            };
+            [-100.0, -100.0, 2.5].into_iter().enumerate().map(pod).collect::<Vec<_>>()
+        };
+        let (old, new) = (50.0 * 2.5 + 100.0 / 3.0 * 2.5, 100.0 / 3.0 * 2.5);
+        let round = last(vec![(0.0, pods(0.0, [0.0; 3])), (5.0, pods(5.0, [old, old, new]))], false);
+        assert!((round.offered_per_second - 100.0).abs() < 1e-6, "{}", round.offered_per_second);
+        assert!((round.completed_per_second - 100.0).abs() < 1e-6 && (round.seconds - 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn during_a_rollout_only_the_new_pods_tell() {
+        let round = |now: f64, rolling_out| {
+            let pods = |now: f64| {
+                vec![
+                    pod("old", "a", -100.0, now, 50.0 * (now + 100.0)),
+                    pod("new", "b", 2.0, now, 30.0 * (now - 2.0).max(0.0)),
+                ]
+            };
+            last(
+                (0..=(now / 5.0) as u32)
+                    .map(|round| 5.0 * f64::from(round))
+                    .map(|now| (now, pods(now)))
+                    .collect(),
+                rolling_out,
+            )
+        };
+        let telling = |round: &Round| round.pods.iter().map(|pod| pod.telling).collect::<Vec<_>>();
+        let early = round(5.0, true);
+        assert_eq!((telling(&early), early.telling.total, early.replacing), (vec![false, false], 0.0, true));
+        let later = round(10.0, true);
+        assert_eq!((telling(&later), later.telling.total), (vec![false, true], 150.0));
+        let over = round(10.0, false);
+        assert_eq!((telling(&over), over.telling.total, over.cold.total), (vec![true, false], 250.0, 150.0));
+    }
 }

@@ -2,13 +2,14 @@
 //!
 //! Pure: [`Engine::decide`] takes what was observed and gives a [`Decision`]; what it learns stays in the [`Engine`].
 //! In reading order, which is the way of data: `observation` -> `roster` and `estimate` with `balance` -> `belief` (`capacity`, `stopwatch`, and `queue_fit`
-//! with `base` and `latency_model`) and `forecast` with `season` and `startup` -> `propose` -> `decide` with `dependency` and `ceiling` -> [`record`].
+//! with `base` and `latency_model`) and `forecast` with `season` and `startup`, and `cold` -> `propose` -> `decide` with `dependency` and `ceiling` -> [`record`].
 
 mod balance;
 mod base;
 mod belief;
 mod capacity;
 mod ceiling;
+mod cold;
 mod decide;
 mod dependency;
 mod estimate;

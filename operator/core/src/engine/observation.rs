@@ -24,6 +24,8 @@ pub struct Observation {
 pub struct Pod {
     /// UID, or any other name that is never used twice.
     pub uid: String,
+    /// Names its pod template, as the label `pod-template-hash` does. Empty where that is not known.
+    pub template: String,
     /// When it was created.
     pub created_at: Timestamp,
     /// Since when it has been Ready; none while it is not.

@@ -1,8 +1,9 @@
 //! The number of replicas with the lowest price: replicas cost by the minute, and so does missing the promise.
 
 use super::capacity::Point;
+use super::cold::Starts;
 use super::forecast::Outlook;
-use super::record::Bound;
+use super::record::{Bound, Counterfactual};
 
 /// What is not known of the capacity is found out once: the price of being wrong is spread over this many minutes.
 const LEARNING_MINUTES: f64 = 10.0;
@@ -28,6 +29,8 @@ pub struct Stakes<'a> {
     /// Requests of a minute that may be late. Below one, a minute is as good as its one unlucky request, and its price is
     /// that part of the whole one.
     pub late_allowed: f64,
+    /// What pods that start do to a minute, if it is known.
+    pub starts: Option<&'a Starts>,
     /// Load that is to be carried on top, until a backlog is gone.
     pub backlog_per_second: f64,
 }
@@ -41,7 +44,13 @@ impl Stakes<'_> {
             + self.violation_price.max(VIOLATION_PRICE_FLEETS * fleet)
                 * self.late_allowed.min(1.0)
                 * (self.violated(replicas, &known)
-                    + self.violated(replicas, self.capacity) / LEARNING_MINUTES)
+                    + self.violated(replicas, self.capacity) / LEARNING_MINUTES
+                    + self.starts.map_or(0.0, |starts| starts.minutes) * self.violated_by_a_start(replicas))
+    }
+
+    /// The chance that a minute misses the promise because new pods start in it, if they do.
+    fn violated_by_a_start(&self, replicas: u32) -> f64 {
+        self.starts.map_or(0.0, |starts| starts.violated(self.outlook.expected_per_second, replicas))
     }
 
     /// The capacity that is planned with: a little below the middle.
@@ -52,9 +61,13 @@ impl Stakes<'_> {
         (mean - PLANNED_BELOW * (square - mean * mean).max(0.0).sqrt()).exp()
     }
 
-    /// The chance that a minute with `replicas` misses the promise, as far as the capacity is known.
-    pub fn chance(&self, replicas: u32) -> f64 {
-        self.violated(replicas, self.capacity).min(1.0)
+    /// What a minute with `replicas` would be, as far as the capacity is known.
+    pub fn counterfactual(&self, replicas: u32) -> Counterfactual {
+        Counterfactual {
+            replicas,
+            violation_chance: self.violated(replicas, self.capacity).min(1.0),
+            start_violation_chance: self.violated_by_a_start(replicas),
+        }
     }
 
     /// The chance that the promise is missed with `replicas`; above 1 where the load is beyond them, and the more so the
@@ -113,7 +126,7 @@ impl Stakes<'_> {
 }
 
 /// The standard normal distribution, by a logistic curve that is off by at most 0.01.
-fn normal(z: f64) -> f64 {
+pub fn normal(z: f64) -> f64 {
     1.0 / (1.0 + (-1.702 * z).exp())
 }
 
@@ -136,6 +149,7 @@ mod tests {
             minute_spread: 0.02,
             violation_price: 100.0,
             late_allowed: 10.0,
+            starts: None,
             backlog_per_second: 0.0,
         }
     }

@@ -143,6 +143,8 @@ pub struct Counterfactual {
     pub replicas: u32,
     /// The chance that the minute to come misses the promise.
     pub violation_chance: f64,
+    /// The chance that a minute in which new pods start misses the promise because of them, 0 to 1.
+    pub start_violation_chance: f64,
 }
 
 impl Decision {

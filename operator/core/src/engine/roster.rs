@@ -43,6 +43,11 @@ impl Roster {
         self.starts.get(uid) == Some(&Start::Now)
     }
 
+    /// How many pods have just become ready for the first time.
+    pub fn just_started(&self) -> usize {
+        self.starts.values().filter(|start| **start == Start::Now).count()
+    }
+
     /// Whether the pod was seen to become ready for the first time, and has been ready since.
     pub fn start_is_known(&self, uid: &str) -> bool {
         matches!(self.starts.get(uid), Some(Start::Now | Start::Earlier))
@@ -59,6 +64,7 @@ mod tests {
     fn seen(roster: &mut Roster, pods: &[(&str, bool)]) {
         let pod = |&(uid, ready): &(&str, bool)| Pod {
             uid: uid.into(),
+            template: String::new(),
             created_at: Timestamp::UNIX_EPOCH,
             ready_at: ready.then_some(Timestamp::UNIX_EPOCH),
             sample: None,

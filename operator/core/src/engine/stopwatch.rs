@@ -68,6 +68,7 @@ mod tests {
             shed_per_second: 0.0,
             in_flight: 1.0,
             warm: true,
+            telling: true,
             cpu: Some(CpuRound { cores: 0.5 * utilization, limit_cores: Some(0.5), throttled_share }),
         }
     }

@@ -398,6 +398,7 @@ impl World {
             let ready = pod.ready_at <= self.now_seconds;
             Pod {
                 uid: pod.uid.clone(),
+                template: String::new(),
                 created_at: self.at(pod.created_at),
                 ready_at: ready.then(|| self.at(pod.ready_at)),
                 sample: ready.then(|| Sample { at: self.timestamp(), reading: Ok(snapshot), cpu: None }),
