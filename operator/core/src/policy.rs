@@ -201,6 +201,11 @@ impl ScalingPolicy {
         self.exact.unwrap_or_else(|| self.floor(now, Duration::ZERO).replicas)
     }
 
+    /// Whether the time of day matters to it.
+    pub fn is_timed(&self) -> bool {
+        !self.schedules.is_empty() || self.up.pause.is_some() || self.down.pause.is_some()
+    }
+
     /// Whether no number is ever written: whoever sets the replicas is left alone.
     pub fn only_recommends(&self) -> bool {
         self.yields || (self.mode == Mode::Recommend && self.exact.is_none())

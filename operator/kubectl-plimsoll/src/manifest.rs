@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use plimsoll_core::input::{Bounds, Targets};
+use plimsoll_core::policy::ScalingPolicy;
 use plimsoll_crds::ApiDeployment;
 use plimsoll_simulator::Target;
 use serde::Deserialize;
@@ -19,6 +20,8 @@ pub struct Manifest {
     pub min: u32,
     /// Replicas at most.
     pub max: u32,
+    /// `spec.scaling`, and the bounds once more.
+    pub policy: ScalingPolicy,
     /// The bounds are one, for the database is inside of the pod.
     pub embedded_database: bool,
     /// `resources.requests.cpu`, in cores.
@@ -84,6 +87,7 @@ fn parse(text: &str) -> Result<Manifest> {
         targets,
         min: bounds.min.unsigned_abs(),
         max: bounds.max.unsigned_abs(),
+        policy: ScalingPolicy::of(spec).map_err(|error| anyhow!(error))?,
         embedded_database: bounds.embedded_database,
         cpu_request: cpu(spec.resources.requests.as_ref(), "requests")?,
         cpu_limit: cpu(spec.resources.limits.as_ref(), "limits")?,

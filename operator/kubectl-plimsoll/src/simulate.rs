@@ -2,13 +2,18 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
+use jiff::Timestamp;
+use plimsoll_core::policy::ScalingPolicy;
+use plimsoll_crds::Mode;
 use plimsoll_simulator::engine::Plimsoll;
 use plimsoll_simulator::peers::hpa::Hpa;
 use plimsoll_simulator::sweep::parallel;
 use plimsoll_simulator::{Outcome, Policy, Scenario, run as replay};
 
+use crate::history::History;
+use crate::manifest::Manifest;
 use crate::report::{Load, Report, Row};
 use crate::{history, manifest, prometheus, service, worst};
 
@@ -24,6 +29,10 @@ pub struct Options {
     trace: Option<PathBuf>,
     #[command(flatten)]
     prometheus: prometheus::Source,
+    /// When the history is taken to begin, such as 2026-12-01T08:00:00Z, for schedules and pauses of `spec.scaling`
+    /// [default: as the history says]
+    #[arg(long, value_name = "TIME")]
+    started: Option<Timestamp>,
     #[command(flatten)]
     service: service::Cost,
     /// What a replica costs an hour, in any currency
@@ -46,8 +55,32 @@ fn price(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A policy that is replayed.
-type Make = fn(&Scenario) -> Box<dyn Policy>;
+/// Makes a policy that is replayed.
+type Make<'a> = &'a (dyn Fn() -> Box<dyn Policy> + Sync);
+
+/// The user's hands on scaling, and the time of day at which they are laid on.
+///
+/// # Errors
+/// When they go by the time of day and nothing tells it.
+fn hands(
+    manifest: &Manifest,
+    history: &mut History,
+    started: Option<Timestamp>,
+) -> Result<(ScalingPolicy, Timestamp)> {
+    history.started = started.or(history.started);
+    let mut policy = manifest.policy.clone();
+    if policy.mode == Mode::Recommend {
+        policy.mode = Mode::Auto;
+        history.notes.push("spec.scaling.mode is Recommend; replayed as if its number were written".into());
+    }
+    if policy.is_timed() {
+        let began = history.started.context(
+            "spec.scaling has schedules or pauses, and the history does not say when it began; write --started, such as --started 2026-12-01T08:00:00Z, or times in place of its seconds",
+        )?;
+        return Ok((policy, began));
+    }
+    Ok((policy, history.started.unwrap_or(Timestamp::UNIX_EPOCH)))
+}
 
 /// Replays it.
 ///
@@ -55,23 +88,24 @@ type Make = fn(&Scenario) -> Box<dyn Policy>;
 /// Those of the manifest, the history and the service, with what to write.
 pub fn run(options: &Options) -> Result<Report> {
     let manifest = manifest::read(&options.manifest)?;
-    let history = match &options.trace {
+    let mut history = match &options.trace {
         Some(file) => history::read(file)?,
         None => prometheus::read(&options.prometheus)?,
     };
+    let (hands, began) = hands(&manifest, &mut history, options.started)?;
     let service = service::service(&options.service, &manifest)?;
     let (_, target) = manifest.targets[0];
     let mut scenario = Scenario::new(&manifest.name, history.trace.clone(), service, target);
     scenario.targets = manifest.targets.iter().map(|&(_, target)| target).collect();
     scenario.seed = options.seed;
     (scenario.replicas_min, scenario.replicas_max) = (manifest.min, manifest.max);
-    scenario.replicas_initial = scenario.replicas_initial.clamp(manifest.min, manifest.max);
-    let policies: [(&str, Make); 3] = [
-        ("Plimsoll", |scenario| Box::new(Plimsoll::new(scenario))),
-        ("HPA, CPU 50 %", |_| Box::new(Hpa::on_cpu(50))),
-        ("HPA, CPU 70 %", |_| Box::new(Hpa::on_cpu(70))),
+    scenario.replicas_initial = scenario.replicas_initial.clamp(hands.initial(began), manifest.max);
+    let policies: [(&str, Make<'_>); 3] = [
+        ("Plimsoll", &|| Box::new(Plimsoll::new(&scenario).with(hands.clone(), began))),
+        ("HPA, CPU 50 %", &|| Box::new(Hpa::on_cpu(50))),
+        ("HPA, CPU 70 %", &|| Box::new(Hpa::on_cpu(70))),
     ];
-    let outcomes = parallel(&policies, |(_, make)| replay(&scenario, make(&scenario).as_mut()));
+    let outcomes = parallel(&policies, |(_, make)| replay(&scenario, make().as_mut()));
     let rows = policies
         .iter()
         .zip(&outcomes)

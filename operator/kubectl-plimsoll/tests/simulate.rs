@@ -53,6 +53,45 @@ fn json_has_the_same_numbers_and_no_cost_without_a_price() {
     assert!(table.contains(&hours), "{hours}\n{table}");
 }
 
+/// The manifest with these lines under `spec`.
+fn with_scaling(scaling: &str, arguments: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = folder.path().join("app.yaml");
+    let text = std::fs::read_to_string(golden("app.yaml")).unwrap();
+    std::fs::write(&manifest, format!("{}\n  scaling: {scaling}\n", text.trim_end())).unwrap();
+    let trace = golden("history.csv");
+    let files = ["--manifest", manifest.to_str().unwrap(), "--trace", trace.to_str().unwrap()];
+    simulate(&[&files[..], &["--service-time", "50ms", "--json"], arguments].concat())
+}
+
+#[test]
+fn the_users_hands_hold_the_simulated_replicas_too() {
+    let row = |scaling: &str, arguments: &[&str]| {
+        let report: serde_json::Value =
+            serde_json::from_str(&told(&with_scaling(scaling, arguments))).unwrap();
+        report["rows"][0].clone()
+    };
+    let free = row("{}", &[]);
+    let of = |row: &serde_json::Value, field: &str| row[field].as_f64().unwrap();
+    let dear = row("{violationPrice: 6000}", &[]);
+    assert!(of(&dear, "replicaHours") > 1.05 * of(&free, "replicaHours"), "{dear}");
+    let schedule = r#"{schedules: [{name: noon, from: "12:00", to: "13:00", replicas: 9}], down: {replicas: 1, percent: 0}}"#;
+    fails(&with_scaling(schedule, &[]), "write --started, such as --started 2026-12-01T08:00:00Z");
+    let noon = row(schedule, &["--started", "2026-12-01T12:00:00Z"]);
+    assert!(of(&noon, "replicasLowest") >= 9.0, "{noon}");
+    let night = row(schedule, &["--started", "2026-12-01T02:00:00Z"]);
+    assert!(of(&night, "replicasLowest") < 9.0, "{night}");
+    // One replica a minute fewer at most.
+    assert!(of(&night, "replicaHours") > of(&free, "replicaHours"), "{night}");
+    let paused = r#"{pause: {up: {until: "2026-12-01T18:00:00Z"}}}"#;
+    let paused = row(paused, &["--started", "2026-12-01T12:00:00Z"]);
+    assert!(of(&paused, "replicasHighest") <= of(&free, "replicasLowest") + 2.0, "{paused}");
+    let recommend: serde_json::Value =
+        serde_json::from_str(&told(&with_scaling("{mode: Recommend}", &[]))).unwrap();
+    assert_eq!(recommend["rows"][0]["replicaHours"], free["replicaHours"]);
+    assert!(recommend["load"]["notes"][0].as_str().unwrap().contains("as if its number were written"));
+}
+
 #[test]
 fn a_target_below_what_an_idle_pod_takes_is_refused() {
     fails(&shop(&["--service-time", "200ms"]), "no number of replicas keeps it; raise the target");

@@ -4,20 +4,53 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use plimsoll_core::engine::{Cpu, Decision, Engine, Observation, Pod, Sample, Settings, Target};
+use plimsoll_core::policy::{PERIOD_MAX, ReplicaChange, ScalingPolicy};
 
 use crate::policy::{PodState, PodView, Policy, Reading, View};
 use crate::scenario::Scenario;
 
-/// Plimsoll on its defaults.
+/// Plimsoll, on its defaults unless it has hands on it.
 #[derive(Debug)]
 pub struct Plimsoll {
     engine: Engine,
     settings: Settings,
+    hands: Option<Hands>,
+    /// The time of day at which the run begins.
+    began: Timestamp,
     /// The last decision.
     pub last: Option<Decision>,
 }
 
+/// The user's hands on scaling.
+#[derive(Debug)]
+struct Hands {
+    policy: ScalingPolicy,
+    /// The changes that a rate may count.
+    changes: Vec<ReplicaChange>,
+}
+
+impl Hands {
+    /// What they make of the engine's wish.
+    fn rule(&mut self, now: Timestamp, current: u32, wish: u32) -> u32 {
+        let began = now.checked_sub(PERIOD_MAX).unwrap_or(Timestamp::MIN);
+        self.changes.retain(|change| change.at > began);
+        let to = self.policy.rule(now, current, &self.changes, wish).replicas;
+        if to != current {
+            self.changes.push(ReplicaChange { at: now, from: current, to });
+        }
+        to
+    }
+}
+
 impl Plimsoll {
+    /// With the user's hands on it, in a run that begins at a time of day.
+    #[must_use]
+    pub fn with(mut self, policy: ScalingPolicy, began: Timestamp) -> Self {
+        self.settings.violation_price = policy.violation_price;
+        (self.hands, self.began) = (Some(Hands { policy, changes: Vec::new() }), began);
+        self
+    }
+
     /// For the promise and the bounds of a scenario.
     pub fn new(scenario: &Scenario) -> Self {
         let target = |target: &crate::scenario::Target| Target::latency(target.quantile, target.latency);
@@ -30,6 +63,8 @@ impl Plimsoll {
                 period: Duration::from_secs(5),
                 violation_price: plimsoll_core::engine::VIOLATION_PRICE_DEFAULT,
             },
+            hands: None,
+            began: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_800_000_000),
             last: None,
         }
     }
@@ -46,8 +81,10 @@ impl Policy for Plimsoll {
 
     fn decide(&mut self, view: &View<'_>) -> u32 {
         let newest = view.pods.last().map_or(0, |pod| pod.template);
+        let now = self.began + view.now;
+        let pod = |view: &PodView| pod(view, self.began);
         let observation = Observation {
-            now: at(view.now),
+            now,
             current: view.wanted,
             template: newest,
             rolling_out: view
@@ -56,33 +93,33 @@ impl Policy for Plimsoll {
                 .any(|pod| pod.state != PodState::Draining && pod.template != newest),
             pods: view.pods.iter().filter(|pod| pod.state != PodState::Draining).map(pod).collect(),
         };
+        if let Some(hands) = &self.hands {
+            // So far ahead that pods are ready when a floor begins.
+            self.settings.min = hands.policy.floor(now, self.engine.horizon(&self.settings)).replicas;
+        }
         let decision = self.engine.decide(&observation, &self.settings);
-        let to = decision.to;
+        let wish = decision.to;
         self.last = Some(decision);
-        to
+        self.hands.as_mut().map_or(wish, |hands| hands.rule(now, view.wanted, wish))
     }
 }
 
-fn at(since_start: Duration) -> Timestamp {
-    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_800_000_000) + since_start
-}
-
-fn pod(view: &PodView) -> Pod {
+fn pod(view: &PodView, began: Timestamp) -> Pod {
     Pod {
         uid: view.id.to_string(),
         template: view.template.to_string(),
-        created_at: at(view.created),
-        ready_at: view.ready.map(at),
+        created_at: began + view.created,
+        ready_at: view.ready.map(|ready| began + ready),
         sample: view.reading.as_ref().map(|reading| match reading {
-            Ok(reading) => sample(reading, view.cpu_limit),
-            Err(rejection) => Sample { at: at(view.created), reading: Err(*rejection), cpu: None },
+            Ok(reading) => sample(reading, view.cpu_limit, began),
+            Err(rejection) => Sample { at: began + view.created, reading: Err(*rejection), cpu: None },
         }),
     }
 }
 
-fn sample(reading: &Reading, limit_cores: Option<f64>) -> Sample {
+fn sample(reading: &Reading, limit_cores: Option<f64>, began: Timestamp) -> Sample {
     Sample {
-        at: at(reading.at),
+        at: began + reading.at,
         reading: reading.snapshot(),
         cpu: Some(Cpu {
             used_seconds: reading.counters.cpu_seconds,
