@@ -10,9 +10,9 @@
 use super::grid::{LogGrid, ROWS, STEP_COARSE};
 
 /// Steepness that a service may have.
-const STEEPNESS: [f64; 4] = [2.2, 5.5, 10.0, 25.0];
+const STEEPNESS: [f64; 4] = [5.0, 9.0, 18.0, 40.0];
 /// Logarithms of how likely each is beforehand.
-const STEEPNESS_PRIOR: [f64; 4] = [-2.5, -1.0, 0.0, -1.0];
+const STEEPNESS_PRIOR: [f64; 4] = [-1.0, 0.0, -1.0, -1.0];
 /// Shares without load that a service may have, relative to the budget. From 1 on the target cannot be met.
 const FLOORS: [f64; 6] = [0.0, 0.15, 0.3, 0.5, 0.75, 2.0];
 /// Logarithms of how likely each is beforehand: most promises are made with some room. That a target cannot be met has to be
