@@ -61,13 +61,18 @@ type Make<'a> = &'a (dyn Fn() -> Box<dyn Policy> + Sync);
 /// The user's hands on scaling, and the time of day at which they are laid on.
 ///
 /// # Errors
-/// When they go by the time of day and nothing tells it.
+/// When they go by the time of day and nothing tells it, and when the history would end after the last time that there is.
 fn hands(
     manifest: &Manifest,
     history: &mut History,
     started: Option<Timestamp>,
 ) -> Result<(ScalingPolicy, Timestamp)> {
     history.started = started.or(history.started);
+    if let Some(started) = history.started {
+        started.checked_add(history.trace.duration()).with_context(|| {
+            format!("the history begins at {started}; write --started with an earlier time")
+        })?;
+    }
     let mut policy = manifest.policy.clone();
     if policy.mode == Mode::Recommend {
         policy.mode = Mode::Auto;

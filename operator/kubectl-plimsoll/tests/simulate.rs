@@ -77,6 +77,10 @@ fn the_users_hands_hold_the_simulated_replicas_too() {
     assert!(of(&dear, "replicaHours") > 1.05 * of(&free, "replicaHours"), "{dear}");
     let schedule = r#"{schedules: [{name: noon, from: "12:00", to: "13:00", replicas: 9}], down: {replicas: 1, percent: 0}}"#;
     fails(&with_scaling(schedule, &[]), "write --started, such as --started 2026-12-01T08:00:00Z");
+    fails(
+        &with_scaling(schedule, &["--started", "9999-12-30T22:00:00Z"]),
+        "write --started with an earlier time",
+    );
     let noon = row(schedule, &["--started", "2026-12-01T12:00:00Z"]);
     assert!(of(&noon, "replicasLowest") >= 9.0, "{noon}");
     let night = row(schedule, &["--started", "2026-12-01T02:00:00Z"]);
