@@ -11,7 +11,7 @@ use crate::attainment::Attainment;
 use crate::build::hash_of;
 use crate::conflict::{self, Conflict};
 use crate::database::{self, Connections};
-use crate::engine::{self, Engine, Observation};
+use crate::engine::{self, Observation};
 use crate::hands::by_hand;
 use crate::input::{Bounds, Input, Scrape, Targets};
 use crate::learned;
@@ -56,7 +56,8 @@ pub fn decide(input: &Input) -> Plan {
     let conflict = conflict::find(input, &policy, &mut memory);
     policy.yields = conflict.as_ref().is_some_and(|conflict| conflict.yields);
     let blockers = Blockers::of(input);
-    let settings = engine_settings(input, targets, &policy, &memory.engine);
+    let asked = targets.each().map(|(_, target)| target).collect();
+    let settings = policy.settings(asked, period(input), input.now, &memory.engine);
     let decided = input.scrape.as_ref().map(|scrape| {
         let observation = observation(input, current, rollout, scrape);
         let before = input.app.status.as_ref().and_then(|status| status.learned.as_ref());
@@ -133,6 +134,11 @@ pub fn decide(input: &Input) -> Plan {
     Plan { steps, decision, findings, memory }
 }
 
+/// Time between two scrapes.
+fn period(input: &Input) -> Duration {
+    Duration::from_secs(u64::try_from(input.app.spec.metrics.scrape_period_seconds).unwrap_or(1))
+}
+
 /// What the round did to the promise.
 fn attainment(targets: Targets, scrape: &Scrape, memory: &Memory) -> Attainment {
     let window = memory.recent.over(STATUS_SECONDS);
@@ -175,28 +181,6 @@ fn observation(input: &Input, current: i32, rollout: Rollout, scrape: &Scrape) -
         rolling_out: matches!(rollout, Rollout::InProgress | Rollout::Stuck),
         pods: scrape.pods.clone(),
     }
-}
-
-/// What the engine is asked. A number that is fixed leaves it nothing to choose, and it goes on learning. A schedule's floor
-/// is known to it so far ahead that pods are ready when it begins.
-fn engine_settings(
-    input: &Input,
-    targets: Targets,
-    policy: &ScalingPolicy,
-    engine: &Engine,
-) -> engine::Settings {
-    let period_seconds = u64::try_from(input.app.spec.metrics.scrape_period_seconds).unwrap_or(1);
-    let mut settings = engine::Settings {
-        targets: targets.each().map(|(_, target)| target).collect(),
-        min: policy.exact.unwrap_or(policy.min),
-        max: policy.exact.unwrap_or(policy.max),
-        period: Duration::from_secs(period_seconds),
-        violation_price: policy.violation_price,
-    };
-    if policy.exact.is_none() {
-        settings.min = policy.floor(input.now, engine.horizon(&settings)).replicas;
-    }
-    settings
 }
 
 /// How many replicas: by the spec, by the pods, or as they are.

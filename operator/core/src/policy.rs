@@ -11,8 +11,8 @@
 //! What comes out of the first three is the recommendation. A pinned number, and the one replica that a database inside the
 //! pod allows, win over all of it. [`ScalingPolicy::rule`] goes this way; it is to be asked at every decision, between two
 //! scrapes too, with the current number as the wish, for a floor or the end of a pause does not wait for a scrape.
-//! Give the engine [`ScalingPolicy::floor`] over its own horizon as its fewest replicas, so that pods are ready when a floor
-//! begins, and [`ScalingPolicy::violation_price`]. A Deployment that is to be made has [`ScalingPolicy::initial`] replicas.
+//! The engine is asked with [`ScalingPolicy::settings`]. A Deployment that is to be made has [`ScalingPolicy::initial`]
+//! replicas.
 //!
 //! Pure: it reads no clock and no file; time zones are those that the binary was built with. It never remembers: recent
 //! changes of replicas are kept by the caller, for [`PERIOD_MAX`].
@@ -25,6 +25,7 @@ use jiff::{SignedDuration, Timestamp, ToSpan};
 use plimsoll_crds::{ApiDeploymentSpec, DatabaseKind, Day, Mode};
 use serde::Serialize;
 
+use crate::engine::{Engine, Settings, Target, VIOLATION_PRICE_DEFAULT};
 use crate::input::Bounds;
 
 /// The longest period of a rate: changes of replicas that are older count no more.
@@ -160,6 +161,21 @@ impl Hand {
 }
 
 impl ScalingPolicy {
+    /// The bounds alone.
+    pub fn within(min: u32, max: u32) -> Self {
+        Self {
+            min,
+            max: max.max(min),
+            exact: None,
+            mode: Mode::Auto,
+            yields: false,
+            violation_price: VIOLATION_PRICE_DEFAULT,
+            up: Hold::default(),
+            down: Hold::default(),
+            schedules: Vec::new(),
+        }
+    }
+
     /// Reads the policy of a spec.
     ///
     /// # Errors
@@ -167,8 +183,8 @@ impl ScalingPolicy {
     pub fn of(spec: &ApiDeploymentSpec) -> Result<Self, String> {
         let scaling = &spec.scaling;
         let bounds = Bounds::of(spec);
-        let min = number(bounds.min);
         let embedded = matches!(spec.database(), DatabaseKind::Embedded);
+        let within = Self::within(number(bounds.min), number(bounds.max));
         let hold = |direction: &str, pause: Option<&plimsoll_crds::Pause>, rate: Option<&_>| {
             let pause = pause
                 .map(Pause::of)
@@ -183,16 +199,36 @@ impl ScalingPolicy {
             })
         });
         Ok(Self {
-            min,
-            max: number(bounds.max).max(min),
             exact: bounds.pinned.map(number).or(embedded.then_some(1)),
             mode: scaling.mode,
-            yields: false,
             violation_price: f64::from(scaling.violation_price.max(1)),
             up: hold("up", pauses.up.as_ref(), scaling.up.as_ref())?,
             down: hold("down", pauses.down.as_ref(), scaling.down.as_ref())?,
             schedules: schedules.collect::<Result<_, _>>()?,
+            ..within
         })
+    }
+
+    /// What an engine is asked at a time, about these targets, once in each `period`. A number that is fixed leaves it nothing
+    /// to choose, and it goes on learning. A schedule's floor is known to it so far ahead that pods are ready when it begins.
+    pub fn settings(
+        &self,
+        targets: Vec<Target>,
+        period: Duration,
+        now: Timestamp,
+        engine: &Engine,
+    ) -> Settings {
+        let mut settings = Settings {
+            targets,
+            min: self.exact.unwrap_or(self.min),
+            max: self.exact.unwrap_or(self.max),
+            period,
+            violation_price: self.violation_price,
+        };
+        if self.exact.is_none() {
+            settings.min = self.floor(now, engine.horizon(&settings)).replicas;
+        }
+        settings
     }
 
     /// Replicas of a Deployment that is to be made: a first number is no change, so neither rates nor pauses nor the mode

@@ -16,11 +16,7 @@ pub struct Manifest {
     pub name: String,
     /// The promise, the strictest quantile first, each with its name, such as `p99`.
     pub targets: Vec<(&'static str, Target)>,
-    /// Replicas at least.
-    pub min: u32,
-    /// Replicas at most.
-    pub max: u32,
-    /// `spec.scaling`, and the bounds once more.
+    /// The bounds, and `spec.scaling`.
     pub policy: ScalingPolicy,
     /// The bounds are one, for the database is inside of the pod.
     pub embedded_database: bool,
@@ -68,7 +64,6 @@ fn parse(text: &str) -> Result<Manifest> {
     if let Some(pinned) = replicas.pinned {
         bail!("spec.replicas.pinned is {pinned}: nothing would be scaled; leave it out to simulate");
     }
-    let bounds = Bounds::of(spec);
     let mut targets: Vec<_> = targets
         .latencies()
         .map(|(percentile, latency)| {
@@ -85,10 +80,8 @@ fn parse(text: &str) -> Result<Manifest> {
     Ok(Manifest {
         name: app.metadata.name.clone().unwrap_or_default(),
         targets,
-        min: bounds.min.unsigned_abs(),
-        max: bounds.max.unsigned_abs(),
         policy: ScalingPolicy::of(spec).map_err(|error| anyhow!(error))?,
-        embedded_database: bounds.embedded_database,
+        embedded_database: Bounds::of(spec).embedded_database,
         cpu_request: cpu(spec.resources.requests.as_ref(), "requests")?,
         cpu_limit: cpu(spec.resources.limits.as_ref(), "limits")?,
         bundled: spec.image.is_none(),
@@ -123,7 +116,7 @@ mod tests {
     fn reads_promise_bounds_and_cpu_among_other_objects() {
         let spec = "{image: shop:1, latency: {p95: 100ms, p99: 250ms}, replicas: {min: 2, max: 20}, resources: {requests: {cpu: 500m}, limits: {cpu: '1'}}}";
         let manifest = parse(&format!("kind: Secret\n---\n{}", app(spec))).unwrap();
-        assert_eq!((manifest.name.as_str(), manifest.min, manifest.max), ("shop", 2, 20));
+        assert_eq!((manifest.name.as_str(), manifest.policy.min, manifest.policy.max), ("shop", 2, 20));
         assert_eq!(manifest.targets.iter().map(|target| target.0).collect::<Vec<_>>(), ["p99", "p95"]);
         assert_eq!(manifest.targets[0].1.latency, Duration::from_millis(250));
         assert!((manifest.targets[0].1.quantile - 0.99).abs() < 1e-9);

@@ -103,8 +103,8 @@ pub fn run(options: &Options) -> Result<Report> {
     let mut scenario = Scenario::new(&manifest.name, history.trace.clone(), service, target);
     scenario.targets = manifest.targets.iter().map(|&(_, target)| target).collect();
     scenario.seed = options.seed;
-    (scenario.replicas_min, scenario.replicas_max) = (manifest.min, manifest.max);
-    scenario.replicas_initial = scenario.replicas_initial.clamp(hands.initial(began), manifest.max);
+    (scenario.replicas_min, scenario.replicas_max) = (hands.min, hands.max);
+    scenario.replicas_initial = scenario.replicas_initial.clamp(hands.initial(began), hands.max);
     let policies: [(&str, Make<'_>); 3] = [
         ("Plimsoll", &|| Box::new(Plimsoll::new(&scenario).with(hands.clone(), began))),
         ("HPA, CPU 50 %", &|| Box::new(Hpa::on_cpu(50))),
@@ -123,8 +123,8 @@ pub fn run(options: &Options) -> Result<Report> {
             .iter()
             .map(|(name, target)| format!("{name} {} ms", target.latency.as_secs_f64() * 1e3))
             .collect(),
-        replicas_min: manifest.min,
-        replicas_max: manifest.max,
+        replicas_min: hands.min,
+        replicas_max: hands.max,
         embedded_database: manifest.embedded_database,
         load: Load {
             started: history.started,

@@ -3,34 +3,50 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use plimsoll_core::engine::{Cpu, Decision, Engine, Observation, Pod, Sample, Settings, Target};
+use plimsoll_core::engine::{Cpu, Decision, Engine, Observation, Pod, Sample, Target};
 use plimsoll_core::policy::{PERIOD_MAX, ReplicaChange, ScalingPolicy};
 
 use crate::policy::{PodState, PodView, Policy, Reading, View};
 use crate::scenario::Scenario;
 
-/// Plimsoll, on its defaults unless it has hands on it.
+/// The operator's default time between two scrapes.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// Plimsoll, on its defaults unless it is given another policy.
 #[derive(Debug)]
 pub struct Plimsoll {
     engine: Engine,
-    settings: Settings,
-    hands: Option<Hands>,
+    targets: Vec<Target>,
+    policy: ScalingPolicy,
+    /// The changes that a rate may count.
+    changes: Vec<ReplicaChange>,
     /// The time of day at which the run begins.
     began: Timestamp,
     /// The last decision.
     pub last: Option<Decision>,
 }
 
-/// The user's hands on scaling.
-#[derive(Debug)]
-struct Hands {
-    policy: ScalingPolicy,
-    /// The changes that a rate may count.
-    changes: Vec<ReplicaChange>,
-}
+impl Plimsoll {
+    /// For the promise and the bounds of a scenario.
+    pub fn new(scenario: &Scenario) -> Self {
+        let target = |target: &crate::scenario::Target| Target::latency(target.quantile, target.latency);
+        Self {
+            engine: Engine::default(),
+            targets: scenario.targets.iter().map(target).collect(),
+            policy: ScalingPolicy::within(scenario.replicas_min, scenario.replicas_max),
+            changes: Vec::new(),
+            began: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_800_000_000),
+            last: None,
+        }
+    }
 
-impl Hands {
-    /// What they make of the engine's wish.
+    /// With the user's hands on it, in a run that begins at a time of day.
+    #[must_use]
+    pub fn with(self, policy: ScalingPolicy, began: Timestamp) -> Self {
+        Self { policy, began, ..self }
+    }
+
+    /// What the policy makes of the engine's wish.
     fn rule(&mut self, now: Timestamp, current: u32, wish: u32) -> u32 {
         let began = now.checked_sub(PERIOD_MAX).unwrap_or(Timestamp::MIN);
         self.changes.retain(|change| change.at > began);
@@ -42,41 +58,13 @@ impl Hands {
     }
 }
 
-impl Plimsoll {
-    /// With the user's hands on it, in a run that begins at a time of day.
-    #[must_use]
-    pub fn with(mut self, policy: ScalingPolicy, began: Timestamp) -> Self {
-        self.settings.violation_price = policy.violation_price;
-        (self.hands, self.began) = (Some(Hands { policy, changes: Vec::new() }), began);
-        self
-    }
-
-    /// For the promise and the bounds of a scenario.
-    pub fn new(scenario: &Scenario) -> Self {
-        let target = |target: &crate::scenario::Target| Target::latency(target.quantile, target.latency);
-        Self {
-            engine: Engine::default(),
-            settings: Settings {
-                targets: scenario.targets.iter().map(target).collect(),
-                min: scenario.replicas_min,
-                max: scenario.replicas_max,
-                period: Duration::from_secs(5),
-                violation_price: plimsoll_core::engine::VIOLATION_PRICE_DEFAULT,
-            },
-            hands: None,
-            began: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_800_000_000),
-            last: None,
-        }
-    }
-}
-
 impl Policy for Plimsoll {
     fn name(&self) -> String {
         "Plimsoll".into()
     }
 
     fn period(&self) -> Duration {
-        self.settings.period
+        PERIOD
     }
 
     fn decide(&mut self, view: &View<'_>) -> u32 {
@@ -93,14 +81,11 @@ impl Policy for Plimsoll {
                 .any(|pod| pod.state != PodState::Draining && pod.template != newest),
             pods: view.pods.iter().filter(|pod| pod.state != PodState::Draining).map(pod).collect(),
         };
-        if let Some(hands) = &self.hands {
-            // So far ahead that pods are ready when a floor begins.
-            self.settings.min = hands.policy.floor(now, self.engine.horizon(&self.settings)).replicas;
-        }
-        let decision = self.engine.decide(&observation, &self.settings);
+        let settings = self.policy.settings(self.targets.clone(), PERIOD, now, &self.engine);
+        let decision = self.engine.decide(&observation, &settings);
         let wish = decision.to;
         self.last = Some(decision);
-        self.hands.as_mut().map_or(wish, |hands| hands.rule(now, view.wanted, wish))
+        self.rule(now, view.wanted, wish)
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use super::capacity::{self, Capacity, Evidence, Point};
 use super::estimate::{Round, WARM_UP_SECONDS};
+use super::normal::normal;
 use super::settings::{Settings, Target};
 
 /// The share that is learned about is this many times the budget of the target,
@@ -59,7 +60,7 @@ impl Cold {
             self.starts.pop_front();
         }
         let per_pod_per_second = round.offered_per_second / (round.ready as f64).max(1.0);
-        if round.cold.total < 1.0 || round.telling.total < 1.0 {
+        if round.cold.total < 1.0 || round.telling.total < 1.0 || per_pod_per_second <= 0.0 {
             return;
         }
         if self.capacities.len() != settings.targets.len() {
@@ -124,7 +125,7 @@ impl Starts {
         let late = self.pods * per_pod * WARM_UP_SECONDS * late_share;
         // The warm ones' part is left out, as are the new ones' seconds beyond the first ten.
         let room = 60.0 * load_per_second * self.budget;
-        super::propose::normal((late / room.max(1e-9)).max(1e-9).ln() / SPREAD)
+        normal((late / room.max(1e-9)).max(1e-9).ln() / SPREAD)
     }
 }
 

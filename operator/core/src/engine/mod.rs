@@ -1,8 +1,9 @@
 //! The scaling engine: keeps the latency promise with the fewest replicas.
 //!
 //! Pure: [`Engine::decide`] takes what was observed and gives a [`Decision`]; what it learns stays in the [`Engine`].
-//! In reading order, which is the way of data: `observation` -> `roster` and `estimate` with `balance` -> `belief` (`capacity`, `stopwatch`, and `queue_fit`
-//! with `base` and `latency_model`) and `forecast` with `season` and `startup`, and `cold` -> `propose` -> `decide` with `dependency` and `ceiling` -> [`record`].
+//! In reading order, which is the way of data: `observation` -> `roster` and `estimate` with `balance` -> `belief`
+//! (`capacity`, `stopwatch`, and `queue_fit` with `base` and `latency_model`) and `forecast` with `season` and `startup`, and
+//! `cold` -> `propose` -> `decide` with `dependency` and `ceiling` -> [`record`].
 
 mod balance;
 mod base;
@@ -17,6 +18,7 @@ mod forecast;
 mod grid;
 mod latency_model;
 mod learned;
+mod normal;
 mod observation;
 mod propose;
 mod queue_fit;

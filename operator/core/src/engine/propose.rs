@@ -3,6 +3,7 @@
 use super::capacity::Point;
 use super::cold::Starts;
 use super::forecast::Outlook;
+use super::normal::normal;
 use super::record::{Bound, Counterfactual};
 
 /// What is not known of the capacity is found out once: the price of being wrong is spread over this many minutes.
@@ -123,11 +124,6 @@ impl Stakes<'_> {
         }
         (cheapest == min && min > 1 && cheaper(min - 1)).then_some(Bound::Min)
     }
-}
-
-/// The standard normal distribution, by a logistic curve that is off by at most 0.01.
-pub fn normal(z: f64) -> f64 {
-    1.0 / (1.0 + (-1.702 * z).exp())
 }
 
 #[cfg(test)]
