@@ -157,3 +157,34 @@ fn a_dependency_that_is_saturated_now_and_then_does_not_make_pods_look_weak() {
     // Twelve carry what the dependency lets through. What was tried is given back, and not tried again and again.
     assert!(mean(second) < 22.0 && mean(second) < mean(first), "{} then {}", mean(first), mean(second));
 }
+
+/// Minutes over the promise after the change of this name, with the first seeds, and the scale-ups after it.
+fn after_change(name: &str, service: &str) -> (usize, Vec<usize>) {
+    let at = CHANGE_AT.as_secs();
+    let mut minutes = 0;
+    let ups = (1..5).map(|seed| {
+        let mut changing = suite::changing(&kind(service), seed).into_iter();
+        let scenario = changing.find(|scenario| scenario.name == format!("{name} on {service}")).unwrap();
+        let (outcome, _) = watch(&scenario);
+        minutes += outcome.minutes[at as usize / 60..].iter().filter(|minute| minute.violated).count();
+        let ups =
+            outcome.scalings.iter().filter(|scaling| scaling.at >= at as f64 && scaling.to > scaling.from);
+        ups.count()
+    });
+    let ups = ups.collect();
+    (minutes, ups)
+}
+
+#[test]
+fn a_dependency_that_becomes_slower_is_not_answered_with_ever_more_replicas() {
+    let (_, ups) = after_change("slower dependency", "dependency-bound");
+    // They were 14 to 47 when what was found before the change stood for ever.
+    assert!(ups.iter().all(|ups| *ups <= 12), "{ups:?}");
+}
+
+#[test]
+fn requests_that_become_dearer_without_a_release_are_answered_at_once() {
+    let (minutes, _) = after_change("cold cache", "exponential");
+    // They were 11 when pods that were kept busy did not raise a doubt.
+    assert!(minutes <= 7, "{minutes} minutes over the promise with four seeds");
+}

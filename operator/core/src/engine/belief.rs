@@ -34,6 +34,8 @@ const CPU_SPREAD_BELOW: f64 = 0.7;
 const CPU_SPREAD_ABOVE: f64 = 0.15;
 /// From this part of the CPU limit on, most of what a pod uses is for its requests.
 const CPU_TELLING: f64 = 0.2;
+/// Where pods share a limit, a capacity below this part of what the CPU limit allows is taken for that limit's doing.
+const HELD_BACK: f64 = 0.5;
 /// Before anything was learned a pod is taken to carry between this part of what it has now, and as many times that.
 const FIRST_LOWEST: f64 = 0.7;
 const FIRST_HIGHEST: f64 = 12.0;
@@ -134,9 +136,18 @@ impl Belief {
         (self.queue_fit, self.low_load) = (None, LowLoad::default());
     }
 
-    /// What was learned may be too low, for something else was the limit: lets the CPU limit speak once more.
-    pub fn hear_cpu_again(&mut self) {
+    /// What was learned may be too low, for something that the pods share was the limit: lets the CPU limit speak once more,
+    /// and where it allows far more, begins again.
+    pub fn was_held_back(&mut self, round: &Round, settings: &Settings) {
         self.cpu_heard = false;
+        let pods = round.pods.iter().collect::<Vec<_>>();
+        let Some(per_second) = self.per_second_by_cpu(&pods) else { return };
+        let allowed = (HELD_BACK * CAPACITY_OF_CPU * per_second).ln();
+        if self.capacities.iter().any(|capacity| capacity.log_moments().0 < allowed) {
+            let load = pods.iter().map(|pod| pod.completed_per_second).sum::<f64>() / pods.len() as f64;
+            self.begin(load, settings);
+            self.surprises = 0;
+        }
     }
 
     /// Takes over what was learned before a restart: one capacity for each target, in their order.
@@ -209,6 +220,7 @@ impl Belief {
                 continue;
             }
             if let Some(completed_per_second) = busy {
+                surprised |= capacity.is_surprised_by_saturation(completed_per_second);
                 capacity.learn_saturated(completed_per_second);
                 continue;
             }

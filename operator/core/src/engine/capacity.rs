@@ -140,6 +140,12 @@ impl Capacity {
         self.learn_about(CAPACITY_OF_SATURATION * per_second, SATURATION_SPREAD, SATURATION_SPREAD);
     }
 
+    /// Whether a pod that was kept busy and completed `per_second` can do no more than what was taken for its capacity, at
+    /// which pods are not kept busy.
+    pub fn is_surprised_by_saturation(&self, per_second: f64) -> bool {
+        per_second.ln() < self.log_moments().0
+    }
+
     /// Learns that the capacity is about `per_second`, with different spreads of the logarithm below and above.
     pub fn learn_about(&mut self, per_second: f64, spread_below: f64, spread_above: f64) {
         if per_second <= 0.0 {
@@ -331,6 +337,13 @@ mod tests {
             let (mean, _) = capacity.log_moments();
             assert!((mean - (CAPACITY_OF_SATURATION * truth).ln()).abs() < 0.1, "{} of {truth}", mean.exp());
         }
+    }
+
+    #[test]
+    fn a_busy_pod_that_completes_no_more_than_its_capacity_is_a_surprise() {
+        let capacity = learned();
+        assert!(capacity.is_surprised_by_saturation(0.8 * TRUTH));
+        assert!(!capacity.is_surprised_by_saturation(TRUTH / CAPACITY_OF_SATURATION));
     }
 
     #[test]

@@ -13,6 +13,8 @@ const ROUNDS_MIN: u32 = 2;
 const AGE_SECONDS_MAX: f64 = 900.0;
 /// Throughput this far above the ceiling disproves it.
 const DISPROVED: f64 = 1.05;
+/// Pods that go still use what is shared for this long, and what they complete is not seen.
+const GOING_SECONDS: f64 = 60.0;
 /// From this part of the ceiling on, late requests may be due to what the pods share,
 const NEAR: f64 = 0.85;
 /// and from this one on they are.
@@ -27,6 +29,25 @@ pub struct Ceiling {
     known: Option<Busy>,
     /// How far the last two rounds were at the ceiling, 0 to 1.
     at: [f64; 2],
+    /// Whether pods were kept busy in the last round.
+    busy: bool,
+    /// When busy pods last became fewer.
+    fewer_at_seconds: Option<f64>,
+}
+
+/// What pods did in a round.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seen {
+    /// Pods that the load has reached.
+    pub reached: usize,
+    /// Those of them that are past their first seconds: new ones are no reason to expect more.
+    pub warm: usize,
+    /// What they completed together, in requests per second.
+    pub per_second: f64,
+    /// Whether they were kept busy.
+    pub busy: bool,
+    /// Whether pods of one template take the place of those of another.
+    pub replacing: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,34 +58,58 @@ struct Busy {
 }
 
 impl Ceiling {
-    /// Looks at a round: `per_second` is what `pods` completed together, `busy` whether they were kept busy. True when a
-    /// ceiling has just been found.
-    pub fn follow(&mut self, now_seconds: f64, pods: usize, per_second: f64, busy: bool) -> bool {
+    /// Looks at a round. True when a ceiling has just been found.
+    pub fn follow(&mut self, now_seconds: f64, seen: Seen) -> bool {
+        let Seen { per_second, busy, replacing, .. } = seen;
         let recent = |seen: &Busy| now_seconds - seen.at_seconds < AGE_SECONDS_MAX;
         self.fewest = self.fewest.filter(recent);
         self.known = self.known.filter(|known| recent(known) && per_second < DISPROVED * known.per_second);
-        let part = |known: Busy| ((per_second / known.per_second - NEAR) / (AT - NEAR)).clamp(0.0, 1.0);
-        self.at = [self.at[1], self.known.map_or(0.0, part)];
-        if !busy {
-            return false;
+        if replacing {
+            self.fewer(now_seconds);
+            self.fewest = None;
         }
-        let seen = Busy { at_seconds: now_seconds, pods: pods as f64, per_second };
-        if let Some(known) = &mut self.known {
+        let going = self.fewer_at_seconds.is_some_and(|at| now_seconds - at < GOING_SECONDS);
+        let at = |known: Busy| {
+            let near = ((per_second / known.per_second - NEAR) / (AT - NEAR)).clamp(0.0, 1.0);
+            if going && busy { 1.0 } else { near }
+        };
+        self.at = [self.at[1], self.known.map_or(0.0, at)];
+        self.busy = busy;
+        busy && !going && !replacing && self.find(now_seconds, seen)
+    }
+
+    /// Compares the busy pods of a round with the fewest that were seen.
+    fn find(&mut self, now_seconds: f64, seen: Seen) -> bool {
+        let Seen { per_second, .. } = seen;
+        if let Some(known) = self.known.as_mut().filter(|known| per_second >= NEAR * known.per_second) {
             known.at_seconds = now_seconds;
+            (self.fewest, self.same) = (None, 0);
             return false;
         }
-        let Some(fewest) = self.fewest.filter(|fewest| fewest.pods <= seen.pods) else {
-            (self.fewest, self.same) = (Some(seen), 0);
+        // None is known, or it is out of reach: what is shared may have become slower.
+        let now = Busy { at_seconds: now_seconds, pods: seen.reached as f64, per_second };
+        let Some(fewest) = self.fewest.filter(|fewest| fewest.pods < now.pods) else {
+            let same_pods = self.fewest.filter(|fewest| fewest.pods <= now.pods);
+            let per_second = same_pods.map_or(per_second, |fewest| fewest.per_second.max(per_second));
+            (self.fewest, self.same) = (Some(Busy { per_second, ..now }), 0);
             return false;
         };
-        let same = seen.pods >= MORE_PODS * fewest.pods && per_second <= SAME_THROUGHPUT * fewest.per_second;
+        let more = seen.warm as f64 >= MORE_PODS * fewest.pods;
+        let same = more && per_second <= SAME_THROUGHPUT * fewest.per_second;
         self.same = if same { self.same + 1 } else { 0 };
         if self.same < ROUNDS_MIN {
             return false;
         }
         let per_second = per_second.max(fewest.per_second);
-        (self.known, self.fewest, self.same) = (Some(Busy { per_second, ..seen }), None, 0);
+        (self.known, self.fewest, self.same) = (Some(Busy { per_second, ..now }), None, 0);
         true
+    }
+
+    /// Some of the pods that the last round was about are gone.
+    pub fn fewer(&mut self, now_seconds: f64) {
+        if self.busy {
+            self.fewer_at_seconds = Some(now_seconds);
+        }
     }
 
     /// The ceiling, in requests per second, if one is known.
@@ -87,9 +132,17 @@ mod tests {
     fn after(rounds: &[(usize, f64)]) -> Option<f64> {
         let mut ceiling = Ceiling::default();
         for (index, &(pods, per_second)) in rounds.iter().enumerate() {
-            ceiling.follow(5.0 * index as f64, pods, per_second, true);
+            ceiling.follow(5.0 * index as f64, busy(pods, per_second));
         }
         ceiling.per_second()
+    }
+
+    fn busy(pods: usize, per_second: f64) -> Seen {
+        Seen { reached: pods, warm: pods, per_second, busy: true, replacing: false }
+    }
+
+    fn idle(pods: usize, per_second: f64) -> Seen {
+        Seen { busy: false, ..busy(pods, per_second) }
     }
 
     #[test]
@@ -111,28 +164,72 @@ mod tests {
     fn idle_pods_prove_nothing() {
         let mut ceiling = Ceiling::default();
         for round in 0..20_u32 {
-            ceiling.follow(5.0 * f64::from(round), 20 + round as usize, 600.0, false);
+            ceiling.follow(5.0 * f64::from(round), idle(20 + round as usize, 600.0));
         }
         assert_eq!(ceiling.per_second(), None);
+    }
+
+    #[test]
+    fn the_most_that_a_number_completed_is_compared() {
+        // The load came in the middle of the first round.
+        assert_eq!(after(&[(20, 500.0), (20, 600.0), (25, 605.0), (26, 602.0)]), Some(602.0));
+    }
+
+    #[test]
+    fn pods_in_their_first_seconds_prove_nothing() {
+        let mut ceiling = Ceiling::default();
+        for round in 0..10 {
+            let cold = Seen { warm: 20, ..busy(if round < 2 { 20 } else { 30 }, 600.0) };
+            assert!(!ceiling.follow(5.0 * f64::from(round), cold));
+        }
+    }
+
+    #[test]
+    fn it_falls_when_what_is_shared_becomes_slower() {
+        let mut ceiling = Ceiling::default();
+        let rounds = [(20, 600.0), (25, 600.0), (25, 600.0), (25, 450.0), (30, 452.0), (30, 449.0)];
+        let told = rounds.map(|(pods, per_second)| {
+            ceiling.follow(0.0, busy(pods, per_second));
+            ceiling.per_second()
+        });
+        assert_eq!(told, [None, None, Some(600.0), Some(600.0), Some(600.0), Some(450.0)]);
+    }
+
+    #[test]
+    fn pods_that_go_take_a_part_of_it_along() {
+        let found = |replacing: bool| {
+            let mut ceiling = Ceiling::default();
+            for (round, pods) in [20, 25, 25].into_iter().enumerate() {
+                ceiling.follow(5.0 * round as f64, busy(pods, 600.0));
+            }
+            if !replacing {
+                ceiling.fewer(15.0);
+            }
+            for (round, pods) in [20, 25, 25, 25].into_iter().enumerate() {
+                ceiling.follow(15.0 + 5.0 * round as f64, Seen { replacing, ..busy(pods, 250.0) });
+            }
+            (ceiling.per_second(), ceiling.blame() > 0.99)
+        };
+        assert_eq!((found(false), found(true)), ((Some(600.0), true), (Some(600.0), true)));
     }
 
     #[test]
     fn it_ends_when_more_is_completed_and_with_time() {
         let mut ceiling = Ceiling::default();
         for (round, pods) in [20, 20, 25, 26].into_iter().enumerate() {
-            ceiling.follow(5.0 * round as f64, pods, 600.0, true);
+            ceiling.follow(5.0 * round as f64, busy(pods, 600.0));
         }
         let mut blame = |per_second| {
-            ceiling.follow(20.0, 26, per_second, false);
+            ceiling.follow(20.0, idle(26, per_second));
             ceiling.blame()
         };
         assert!(blame(540.0) > 0.0 && blame(540.0) < 1.0);
         let blamed = [599.0, 400.0, 400.0].map(|per_second| blame(per_second) > 0.99);
         assert_eq!(blamed, [true, true, false], "a queue empties in the round after");
         let mut later = ceiling.clone();
-        later.follow(100.0, 26, 700.0, false);
+        later.follow(100.0, idle(26, 700.0));
         assert_eq!(later.per_second(), None);
-        ceiling.follow(100.0 + AGE_SECONDS_MAX, 26, 500.0, false);
+        ceiling.follow(100.0 + AGE_SECONDS_MAX, idle(26, 500.0));
         assert_eq!(ceiling.per_second(), None);
     }
 }

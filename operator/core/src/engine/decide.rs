@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::belief::{self, Belief, Known};
 use super::capacity::GROUPING;
-use super::ceiling::Ceiling;
+use super::ceiling::{Ceiling, Seen};
 use super::cold::Cold;
 use super::dependency::{Helpfulness, State};
 use super::estimate::{Estimator, Round};
@@ -98,11 +98,18 @@ impl Engine {
         self.clock_seconds += round.seconds;
         let horizon_seconds = self.horizon(settings).as_secs_f64();
         let outlook = self.forecast.next(round.seconds, round.offered_per_second, horizon_seconds);
-        let completed = round.completed_per_second;
-        let busy = belief::busy(round, settings);
-        let reached = round.ready - round.unreached;
-        if self.ceiling.follow(self.clock_seconds, reached, completed, busy) {
-            self.trust_again();
+        if round.ready < self.round.ready {
+            self.ceiling.fewer(self.clock_seconds);
+        }
+        let seen = Seen {
+            reached: round.ready - round.unreached,
+            warm: round.pods.iter().filter(|pod| pod.warm).count(),
+            per_second: round.completed_per_second,
+            busy: belief::busy(round, settings),
+            replacing: round.replacing,
+        };
+        if self.ceiling.follow(self.clock_seconds, seen) {
+            self.trust_again(round, settings);
         }
         let shared = if self.useful.is_some() { 1.0 } else { self.ceiling.blame() };
         self.belief.learn(round, settings, 1.0 - shared);
@@ -112,7 +119,7 @@ impl Engine {
             return Decision::hold(current, Rule::FewRequests, inputs);
         };
         let state = self.state(observation, round, &known);
-        self.follow(state);
+        self.follow(state, round, settings);
         let uneven = self.is_uneven(round, state, &known, outlook.expected_per_second);
         let starts = self.cold.starts(self.clock_seconds, known.target, settings);
         let stakes = Stakes {
@@ -200,6 +207,7 @@ impl Engine {
     fn follow_service(&mut self, observation: &Observation, settings: &Settings) {
         if self.template.replace(observation.template).is_some_and(|before| before != observation.template) {
             self.belief.doubt_template();
+            self.trusted = self.belief.clone();
             self.cold.doubt(belief::DOUBT_SPREAD);
         }
         if self.targets != settings.targets {
@@ -223,19 +231,21 @@ impl Engine {
     /// Load on top until a backlog is gone. Below a ceiling more pods do not drain it.
     fn backlog_per_second(&self, round: &Round, known: &Known) -> f64 {
         let draining = self.belief.backlog(round, known) / DRAIN_SECONDS;
-        let room = self.ceiling.per_second().map(|most| (most - round.completed_per_second).max(0.0));
+        let theirs = 1.0 - self.ceiling.blame();
+        let room =
+            self.ceiling.per_second().map(|most| theirs * (most - round.completed_per_second).max(0.0));
         draining.min(room.unwrap_or(f64::INFINITY))
     }
 
     /// Keeps count of the requests, and of whether more replicas help.
-    fn follow(&mut self, state: State) {
+    fn follow(&mut self, state: State, round: &Round, settings: &Settings) {
         self.counted.push_back((state.now_seconds, state.total, state.late));
         while self.counted.front().is_some_and(|count| state.now_seconds - count.0 > COUNTED_SECONDS) {
             self.counted.pop_front();
         }
         let useful = self.helpfulness.follow(state);
         if useful.is_some() && self.useful.is_none() {
-            self.trust_again();
+            self.trust_again(round, settings);
         } else if useful.is_none() && !state.violated() && !self.helpfulness.trying() {
             self.trusted = self.belief.clone();
         }
@@ -243,10 +253,13 @@ impl Engine {
     }
 
     /// What was learned since the violation began was not about the pods.
-    fn trust_again(&mut self) {
+    fn trust_again(&mut self, round: &Round, settings: &Settings) {
         if self.trusted.is_some() {
             self.belief = self.trusted.clone();
-            self.belief.hear_cpu_again();
+        }
+        if self.belief.is_some() {
+            self.belief.was_held_back(round, settings);
+            self.trusted = self.belief.clone();
         }
     }
 
@@ -277,7 +290,9 @@ impl Engine {
                 return (held, Rule::LoadUneven);
             }
             let to = self.at_most(state, settings, held, cheapest);
-            self.helpfulness.scaled_up(state, to);
+            if to > held {
+                self.helpfulness.scaled_up(state, to);
+            }
             return (to, Rule::Load);
         }
         let steady = self.wanted.iter().map(|wanted| wanted.replicas).max().unwrap_or(cheapest);
@@ -308,8 +323,9 @@ impl Engine {
         let trusted = self.trusted.known(settings).filter(|_| state.violated());
         let Some(trusted) = trusted else { return cheapest };
         let by_load = (state.offered_per_second / trusted.middle_per_second().max(1e-9)).ceil();
-        cheapest
-            .min((held * TRIAL_GROWTH).max(TRIAL_GROWTH * by_load.min(f64::from(settings.highest())) as u32))
+        let from = self.helpfulness.tried_from().unwrap_or(held);
+        let most = TRIAL_GROWTH * from.max(by_load.min(f64::from(settings.highest())) as u32);
+        cheapest.min(most.max(held))
     }
 
     /// Whether the promise is missed, or was when replicas were added, only because the load has not reached the new pods:
@@ -331,6 +347,8 @@ impl Engine {
             late: known.target.missed(&round.delta) + round.delta.shed,
             budget: known.target.budget(),
             offered_per_second: round.offered_per_second,
+            completed_per_second: round.completed_per_second,
+            rolling_out: observation.rolling_out,
             per_pod_per_second: round.completed_per_second / (round.ready as f64).max(1.0),
         }
     }

@@ -15,6 +15,10 @@ const HELPED: f64 = 0.8;
 const RELIEVED: f64 = 0.9;
 /// Seconds for which a scale-up has to show what it does, once its pods are ready and warm.
 const JUDGED_AFTER_SECONDS: f64 = 15.0;
+/// Fewer replicas that complete less than this part of what more did were not as good,
+const AS_GOOD: f64 = 0.9;
+/// once they have been alone for so many seconds: pods that go take a part of the requests with them.
+const ALONE_SECONDS: f64 = 60.0;
 /// Seconds without a violation after which everything is tried again.
 const CALM_SECONDS: f64 = 120.0;
 
@@ -25,6 +29,10 @@ pub struct Helpfulness {
     unhelpful: u32,
     /// Replicas before the first scale-up that did not help.
     useful: Option<u32>,
+    /// What more replicas than the useful number completed at most, in requests per second.
+    completed_by_more: f64,
+    /// Since when there are no more than the useful number.
+    back_since_seconds: Option<f64>,
     /// Since when the promise has been kept.
     calm_since_seconds: Option<f64>,
 }
@@ -56,8 +64,12 @@ pub struct State {
     pub budget: f64,
     /// Load, in requests per second.
     pub offered_per_second: f64,
+    /// What the pods completed together, in requests per second.
+    pub completed_per_second: f64,
     /// The load of a pod, in requests per second.
     pub per_pod_per_second: f64,
+    /// Whether pods take the place of others.
+    pub rolling_out: bool,
 }
 
 impl State {
@@ -80,11 +92,35 @@ impl Helpfulness {
         } else {
             let since = *self.calm_since_seconds.get_or_insert(state.now_seconds);
             if state.now_seconds - since > CALM_SECONDS {
-                (self.tried, self.unhelpful, self.useful) = (None, 0, None);
+                self.forget();
             }
         }
+        if state.rolling_out {
+            // What pods did before says nothing of what others do.
+            self.tried = None;
+        }
         self.judge(state, violated);
+        if violated && self.was_better_with_more(state) {
+            self.forget();
+        }
         self.useful.filter(|_| self.unhelpful >= UNHELPFUL_MAX)
+    }
+
+    /// Whether the number that was taken for as good as more completes less than they did.
+    fn was_better_with_more(&mut self, state: State) -> bool {
+        let Some(useful) = self.useful else { return false };
+        if state.replicas > useful {
+            self.back_since_seconds = None;
+            self.completed_by_more = self.completed_by_more.max(state.completed_per_second);
+            return false;
+        }
+        let since = *self.back_since_seconds.get_or_insert(state.now_seconds);
+        state.now_seconds - since > ALONE_SECONDS
+            && state.completed_per_second < AS_GOOD * self.completed_by_more.min(state.offered_per_second)
+    }
+
+    fn forget(&mut self) {
+        *self = Self { calm_since_seconds: self.calm_since_seconds, ..Self::default() };
     }
 
     /// Whether a scale-up has still to show what it does.
@@ -92,10 +128,18 @@ impl Helpfulness {
         self.tried.is_some()
     }
 
+    /// Replicas before the scale-up that has still to show what it does.
+    pub fn tried_from(&self) -> Option<u32> {
+        self.tried.map(|tried| tried.before)
+    }
+
     /// Notes a scale-up to `replicas`. One before it that has not been judged stands, with more replicas.
     pub fn scaled_up(&mut self, state: State, replicas: u32) {
         match &mut self.tried {
-            Some(tried) => (tried.replicas, tried.settled_at_seconds) = (replicas, None),
+            Some(tried) => {
+                (tried.replicas, tried.settled_at_seconds) = (replicas, None);
+                tried.late_share = tried.late_share.max(state.share().value);
+            }
             None if state.violated() => {
                 self.tried = Some(Tried {
                     before: state.replicas,
@@ -120,7 +164,7 @@ impl Helpfulness {
         }
         let relieved = state.per_pod_per_second < RELIEVED * tried.per_pod_per_second;
         if !violated || state.share().value < HELPED * tried.late_share {
-            (self.unhelpful, self.useful) = (0, None);
+            self.forget();
         } else if relieved {
             // A step of two steps' size is as good as two.
             self.unhelpful += if tried.replicas >= 2 * tried.before { UNHELPFUL_MAX } else { 1 };
@@ -143,7 +187,9 @@ mod tests {
             late,
             budget: 0.01,
             offered_per_second: 400.0,
+            completed_per_second: 400.0,
             per_pod_per_second: 400.0 / f64::from(replicas),
+            rolling_out: false,
         }
     }
 
@@ -185,6 +231,39 @@ mod tests {
                 assert_eq!(helpfulness.follow(constant(now)), None);
             }
         }
+    }
+
+    /// What is known two minutes after the replicas went back from 9 to 4, which complete so much of 400 requests a second.
+    fn after_going_back(completed_per_second: f64) -> Option<u32> {
+        let mut helpfulness =
+            Helpfulness { unhelpful: UNHELPFUL_MAX, useful: Some(4), ..Helpfulness::default() };
+        helpfulness.follow(state(0.0, 9, 300.0));
+        let back = |round| State { completed_per_second, ..state(5.0 * f64::from(round), 4, 300.0) };
+        (1..24).map(|round| helpfulness.follow(back(round))).last().flatten()
+    }
+
+    #[test]
+    fn a_number_that_completes_less_than_more_did_was_not_as_good() {
+        assert_eq!((after_going_back(398.0), after_going_back(280.0)), (Some(4), None));
+    }
+
+    #[test]
+    fn a_scale_up_is_compared_with_the_worst_before_it() {
+        let mut helpfulness = Helpfulness::default();
+        helpfulness.scaled_up(state(0.0, 4, 30.0), 8);
+        // It became worse before the rest of them was added, and is as at first now.
+        helpfulness.scaled_up(state(5.0, 8, 900.0), 9);
+        for round in 2..10 {
+            assert_eq!(helpfulness.follow(state(5.0 * f64::from(round), 9, 30.0)), None);
+        }
+    }
+
+    #[test]
+    fn a_rollout_ends_what_was_tried() {
+        let mut helpfulness = Helpfulness::default();
+        helpfulness.scaled_up(state(0.0, 4, 300.0), 9);
+        helpfulness.follow(State { rolling_out: true, ..state(5.0, 9, 300.0) });
+        assert!(!helpfulness.trying());
     }
 
     #[test]
