@@ -2,6 +2,7 @@
 //!
 //! It never averages percentiles, and it never reads a missing or broken number as zero.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::shared::Shared;
@@ -15,8 +16,9 @@ const Z_95: f64 = 1.959_964;
 /// One reading of one pod: everything it has counted since it started.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
-    /// Finite upper edges in seconds, ascending, each with the number of requests between it and the edge below.
-    buckets: Vec<Bucket>,
+    /// Finite upper edges in seconds, ascending, each with the number of requests between it and the edge below. Shared, for
+    /// a reading is kept until the next one.
+    buckets: Arc<[Bucket]>,
     /// Requests slower than the last edge.
     overflow: f64,
     /// Requests being served, if the pod says so.
@@ -150,7 +152,7 @@ impl Snapshot {
             return Err(Rejection::NotMonotone);
         }
         Ok(Self {
-            buckets,
+            buckets: buckets.into(),
             overflow: total - below,
             in_flight,
             shed,
@@ -229,7 +231,7 @@ impl Snapshot {
         edges.clear();
         edges.reserve(self.buckets.len());
         let mut up_to = 0.0;
-        for (now, before) in self.buckets.iter().zip(&earlier.buckets) {
+        for (now, before) in self.buckets.iter().zip(&*earlier.buckets) {
             if now.edge_seconds.total_cmp(&before.edge_seconds).is_ne() || now.count < before.count {
                 return false;
             }

@@ -78,7 +78,7 @@ impl Capacity {
                 })
             })
             .collect();
-        Self { budget, grid: LogGrid { first, step: STEP_COARSE, log_weights } }
+        Self { budget, grid: LogGrid::new(first, STEP_COARSE, log_weights) }
     }
 
     /// About `log_mean` is known, with a spread of the logarithm.

@@ -184,6 +184,8 @@ fn add_up(round: &mut Round, mut deltas: Vec<(PodRound, Delta, Load)>) {
     let whole = deltas.iter().filter(|(.., load)| !began_within(load)).map(|(.., load)| load.seconds);
     let whole = Some(whole.collect::<Vec<_>>()).filter(|whole| !whole.is_empty());
     round.seconds = mean(whole.unwrap_or_else(|| deltas.iter().map(|(.., load)| load.seconds).collect()));
+    // Each pod's counts are added up once: 500 edges of a hundred pods are most of a decision.
+    let mut others = Delta::default();
     let unreached = balance::unreached(&deltas.iter().map(|(.., load)| *load).collect::<Vec<_>>());
     for ((pod, delta, load), unreached) in deltas.iter_mut().zip(unreached) {
         round.unreached += usize::from(unreached);
@@ -195,13 +197,17 @@ fn add_up(round: &mut Round, mut deltas: Vec<(PodRound, Delta, Load)>) {
         round.completed_per_second += part * pod.completed_per_second;
         round.offered_per_second += part * load.per_second;
         round.in_flight += pod.in_flight;
-        round.delta.add(delta);
         if pod.telling {
             round.telling.add(delta);
         } else if !pod.warm && !unreached {
             round.cold.add(delta);
+        } else {
+            others.add(delta);
         }
     }
+    round.delta = round.telling.clone();
+    round.delta.add(&round.cold);
+    round.delta.add(&others);
     round.pods = deltas.into_iter().map(|(pod, ..)| pod).collect();
     // Pods that were not measured are taken for the mean of those that were.
     let all = round.ready as f64 / round.measured as f64;

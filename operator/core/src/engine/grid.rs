@@ -20,20 +20,35 @@ pub struct LogGrid<const COLUMNS: usize> {
     pub step: f64,
     /// Logarithms of weights, row by row; the largest is 0 once settled.
     pub log_weights: Vec<f64>,
+    /// Weights of the rows, as of the last time it was settled: they are read many times in a decision.
+    rows: Vec<f64>,
 }
 
 impl<const COLUMNS: usize> LogGrid<COLUMNS> {
+    /// These weights, as they are.
+    pub fn new(first: f64, step: f64, log_weights: Vec<f64>) -> Self {
+        let mut grid = Self { first, step, log_weights, rows: vec![0.0; ROWS] };
+        grid.add_up();
+        grid
+    }
+
     /// Logarithm of the load in a row.
     pub fn log_at(&self, row: usize) -> f64 {
         self.first + self.step * row as f64
     }
 
-    /// Weights of the loads, over all variants.
+    /// Weights of the loads, over all variants, once settled.
     pub fn rows(&self) -> impl Iterator<Item = f64> {
-        self.log_weights.chunks_exact(COLUMNS).map(|weights| weights.iter().map(|weight| weight.exp()).sum())
+        self.rows.iter().copied()
     }
 
-    /// Mean and spread of the logarithm of the load.
+    fn add_up(&mut self) {
+        for (row, weights) in self.rows.iter_mut().zip(self.log_weights.chunks_exact(COLUMNS)) {
+            *row = weights.iter().map(|weight| weight.exp()).sum();
+        }
+    }
+
+    /// Mean and spread of the logarithm of the load, once settled.
     pub fn moments(&self) -> (f64, f64) {
         let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
         for (row, weight) in self.rows().enumerate() {
@@ -46,12 +61,14 @@ impl<const COLUMNS: usize> LogGrid<COLUMNS> {
         (mean, (second / sum - mean * mean).max(0.0).sqrt())
     }
 
-    /// Scales the weights, and moves or refines the grid when what is likely comes near its end or is known well.
+    /// To be called when the weights have changed: scales them, and moves or refines the grid when what is likely comes near
+    /// its end or is known well.
     pub fn settle(&mut self) {
         let most = self.log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         for weight in &mut self.log_weights {
             *weight = (*weight - most).max(LOG_WEIGHT_MIN);
         }
+        self.add_up();
         let (mean, spread) = self.moments();
         let row = (mean - self.first) / self.step;
         let step = if spread < 0.6 * SPREAD_FINE {
@@ -64,6 +81,7 @@ impl<const COLUMNS: usize> LogGrid<COLUMNS> {
         let near_end = row < ROWS as f64 * 0.2 || row > ROWS as f64 * 0.8;
         if near_end || (step - self.step).abs() > f64::EPSILON {
             self.resample(mean, step);
+            self.add_up();
         }
     }
 

@@ -35,32 +35,20 @@ pub struct Evidence<'a> {
 }
 
 impl QueueFit {
-    /// Nothing is known but that a pod carries about `guess_per_second`, give or take `spread` (of the logarithm).
-    pub fn around(guess_per_second: f64, spread: f64) -> Self {
-        let step = if spread < SPREAD_FINE { STEP_FINE } else { STEP_COARSE };
-        let centre = guess_per_second.max(1e-6).ln();
+    /// Nothing is known but that a pod carries between `low` and `high`, and anything between is as likely.
+    pub fn between(low_per_second: f64, high_per_second: f64) -> Self {
+        let (low, high) = (low_per_second.ln(), high_per_second.ln());
+        let step = if high - low < SPREAD_FINE { STEP_FINE } else { STEP_COARSE };
+        let centre = (low_per_second * high_per_second).sqrt().max(1e-6).ln();
         let first = centre - step * (ROWS as f64 - 1.0) / 2.0;
         let log_weights = (0..ROWS)
             .flat_map(|row| {
-                let off = (first + step * row as f64 - centre) / spread;
-                std::iter::repeat_n(-0.5 * off * off, COLUMNS)
+                let log = first + step * row as f64;
+                let outside = (low - log).max(log - high).max(0.0) / step;
+                std::iter::repeat_n(-outside, COLUMNS)
             })
             .collect();
-        Self { grid: LogGrid { first, step, log_weights } }
-    }
-
-    /// Nothing is known but that a pod carries between `low` and `high`, and anything between is as likely.
-    pub fn between(low_per_second: f64, high_per_second: f64) -> Self {
-        let mut fit =
-            Self::around((low_per_second * high_per_second).sqrt(), (high_per_second / low_per_second).ln());
-        let (low, high) = (low_per_second.ln(), high_per_second.ln());
-        let (first, step) = (fit.grid.first, fit.grid.step);
-        for (row, weights) in fit.grid.log_weights.chunks_exact_mut(COLUMNS).enumerate() {
-            let log = first + step * row as f64;
-            let outside = (low - log).max(log - high).max(0.0) / step;
-            weights.fill(-outside);
-        }
-        fit
+        Self { grid: LogGrid::new(first, step, log_weights) }
     }
 
     /// Forgets some, for the `seconds` that passed.
