@@ -182,6 +182,7 @@ fn reason(situation: &Situation<'_>, decided: &engine::Decision, limit: Option<L
         Rule::Rollout => Reason::RolloutInProgress,
         Rule::LoadUneven => Reason::LoadUneven,
         _ if situation.ready < situation.current => Reason::PodsStarting,
+        Rule::Trial => Reason::HoldingTrial,
         _ if decided.violated => Reason::HoldingEnoughReplicas,
         Rule::Min => Reason::AtMin,
         Rule::Unsure => Reason::HoldingCapacityUnsure,
@@ -226,6 +227,9 @@ fn explain(situation: &Situation<'_>, decided: &engine::Decision) -> String {
     }
     let counts = match (decided.rule, decided.limit) {
         (Rule::DependencyBound, _) => "; more replicas did not help".to_owned(),
+        (Rule::Trial, None) => {
+            format!("; {cheapest} replicas may be needed, once it is seen whether those that were added help")
+        }
         (Rule::LoadUneven, _) => "; replicas that are ready get little of it yet".to_owned(),
         (_, Some(Bound::Max)) if let Some(connections) = situation.bounds.connections => format!(
             "; more than {} replicas are needed: {}",

@@ -285,6 +285,25 @@ fn more_replicas_that_do_not_help_are_given_back() {
 }
 
 #[test]
+fn while_new_pods_start_no_more_than_twice_as_many_are_tried() {
+    let mut world = World::new(6);
+    world.run(120, 240.0, late);
+    let before = world.replicas;
+    let (mut wanted, mut rules) = (before, Vec::new());
+    // From now on half of the requests wait for ever, the others are late, and the pods that are added do not start.
+    for _ in 0..24 {
+        let per_pod = 240.0 / f64::from(before);
+        world.serve(0.5 * per_pod, 0.9);
+        world.in_flight += 0.5 * per_pod * PERIOD_SECONDS as f64;
+        let decision = world.decide(&Observation { current: wanted, ..world.observation() });
+        wanted = decision.to;
+        rules.push(decision.rule);
+    }
+    assert!(wanted > before && wanted <= 2 * before, "{wanted} after {before}: {rules:?}");
+    assert!(rules.contains(&Rule::Trial), "{rules:?}");
+}
+
+#[test]
 fn bounds_that_contradict_each_other_are_no_panic() {
     let mut world = World::new(4);
     (world.settings.min, world.settings.max) = (9, 3);

@@ -164,7 +164,9 @@ fn after_change(name: &str, service: &str) -> (usize, Vec<usize>) {
     let mut minutes = 0;
     let ups = (1..5).map(|seed| {
         let mut changing = suite::changing(&kind(service), seed).into_iter();
-        let scenario = changing.find(|scenario| scenario.name == format!("{name} on {service}")).unwrap();
+        let scenario = changing
+            .find(|scenario| scenario.name == format!("{name} on {service}"))
+            .expect("a change of this name");
         let (outcome, _) = watch(&scenario);
         minutes += outcome.minutes[at as usize / 60..].iter().filter(|minute| minute.violated).count();
         let ups =

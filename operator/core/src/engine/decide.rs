@@ -290,9 +290,10 @@ impl Engine {
                 return (held, Rule::LoadUneven);
             }
             let to = self.at_most(state, settings, held, cheapest);
-            if to > held {
-                self.helpfulness.scaled_up(state, to);
+            if to == held {
+                return (held, Rule::Trial);
             }
+            self.helpfulness.scaled_up(state, to);
             return (to, Rule::Load);
         }
         let steady = self.wanted.iter().map(|wanted| wanted.replicas).max().unwrap_or(cheapest);
@@ -317,8 +318,8 @@ impl Engine {
         (to, Rule::Load)
     }
 
-    /// Of the cheapest number, no more than may be tried at once: a violation makes the capacity look small, and if it is
-    /// not the pods' fault, any number would.
+    /// Of the cheapest number, no more than may be tried until it is seen whether more help: a violation makes the capacity look
+    /// small, and if it is not the pods' fault, any number would.
     fn at_most(&self, state: State, settings: &Settings, held: u32, cheapest: u32) -> u32 {
         let trusted = self.trusted.known(settings).filter(|_| state.violated());
         let Some(trusted) = trusted else { return cheapest };

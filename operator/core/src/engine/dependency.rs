@@ -1,7 +1,8 @@
 //! Whether more replicas help: if what they all depend on is the bottleneck, they do not, and make it worse.
 //!
 //! A scale-up during a violation is a trial. Two in a row that relieve the pods and help nobody are enough to go back to
-//! the number before them, which was the useful one, until the promise has been kept for a while.
+//! the number before them, which was the useful one, until the promise has been kept for a while, or until that number turns
+//! out to complete less than the others did.
 
 use crate::histogram::Share;
 

@@ -64,6 +64,8 @@ pub enum Rule {
     Blind,
     /// More would be needed, but more did not help: what the replicas depend on is the bottleneck.
     DependencyBound,
+    /// More would be needed, but whether those that were added during a violation help has still to be seen.
+    Trial,
     /// The promise is missed on some pods while new ones wait for connections to reach them: more would wait too.
     LoadUneven,
 }

@@ -28,6 +28,8 @@ pub enum Reason {
     /// Too many requests were slow, but the replicas that run have carried this load before: a backlog drains, connections
     /// move, or caches warm.
     HoldingEnoughReplicas,
+    /// More replicas may be needed, but whether those that were added while too many requests were slow help has to be seen first.
+    HoldingTrial,
     /// More replicas are needed by their number, but some that are ready get little of the load yet: clients keep their
     /// connections to others. More would get none.
     LoadUneven,
@@ -73,7 +75,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Initial,
         Self::LatencyOverTarget,
         Self::ErrorsOverTarget,
@@ -83,6 +85,7 @@ impl Reason {
         Self::HoldingTooFewRequests,
         Self::HoldingCapacityUnsure,
         Self::HoldingEnoughReplicas,
+        Self::HoldingTrial,
         Self::LoadUneven,
         Self::DependencyBound,
         Self::TargetUnmeetable,
@@ -117,6 +120,7 @@ impl Reason {
             Self::HoldingTooFewRequests => "HoldingTooFewRequests",
             Self::HoldingCapacityUnsure => "HoldingCapacityUnsure",
             Self::HoldingEnoughReplicas => "HoldingEnoughReplicas",
+            Self::HoldingTrial => "HoldingTrial",
             Self::LoadUneven => "LoadUneven",
             Self::DependencyBound => "DependencyBound",
             Self::TargetUnmeetable => "TargetUnmeetable",
