@@ -28,7 +28,7 @@ fn main() -> anyhow::Result<()> {
         anyhow::Ok(plimsoll_api::run(config).await?)
     })?;
     #[cfg(feature = "otlp")]
-    plimsoll_api::otlp::flush();
+    plimsoll_otlp::flush();
     // A query that is still running on a blocking thread must not hold the process beyond its deadline.
     runtime.shutdown_background();
     Ok(())

@@ -21,7 +21,7 @@ pub enum TelemetryError {
     /// The collector of spans cannot be used as the environment says.
     #[cfg(feature = "otlp")]
     #[error("prepare to send spans")]
-    Export(#[from] opentelemetry_otlp::ExporterBuildError),
+    Export(#[from] plimsoll_otlp::ExporterBuildError),
     /// Logging was started before.
     #[error("start logging")]
     Start(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -17,8 +17,6 @@ pub mod health;
 pub mod leader;
 pub mod lease;
 pub mod metrics;
-#[cfg(feature = "otlp")]
-pub mod otlp;
 pub mod pulse;
 pub mod retry;
 pub mod shards;

@@ -29,7 +29,7 @@ fn main() -> anyhow::Result<()> {
             drop(in_runtime);
             let ended = runtime.block_on(run(*config));
             #[cfg(feature = "otlp")]
-            plimsoll_operator::otlp::flush();
+            plimsoll_otlp::flush();
             // A reconcile that hangs must not hold the process back: its lease is gone.
             runtime.shutdown_background();
             ended

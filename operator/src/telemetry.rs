@@ -25,7 +25,7 @@ pub fn init(format: LogFormat) -> anyhow::Result<()> {
     };
     let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
     #[cfg(feature = "otlp")]
-    let subscriber = subscriber.with(crate::otlp::layer().context("prepare to send spans")?);
+    let subscriber = subscriber.with(collected()?);
     subscriber.try_init().context("start the log")?;
     // A panic is a line like any other, so that collectors see it.
     std::panic::set_hook(Box::new(|panic| {
@@ -34,4 +34,19 @@ pub fn init(format: LogFormat) -> anyhow::Result<()> {
         tracing::error!(place, message, "panicked");
     }));
     Ok(())
+}
+
+/// What passes spans on to a collector: our own, and the one that the controller opens around a reconcile with the object's
+/// name.
+#[cfg(feature = "otlp")]
+fn collected<S>() -> anyhow::Result<Option<impl tracing_subscriber::Layer<S>>>
+where
+    S: tracing::Subscriber + for<'span> tracing_subscriber::registry::LookupSpan<'span>,
+{
+    use tracing::level_filters::LevelFilter;
+
+    let ours = tracing_subscriber::filter::Targets::new()
+        .with_target("plimsoll_operator", LevelFilter::DEBUG)
+        .with_target("kube_runtime::controller", LevelFilter::INFO);
+    plimsoll_otlp::layer("plimsoll-operator", ours).context("prepare to send spans")
 }

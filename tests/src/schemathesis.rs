@@ -38,7 +38,8 @@ pub async fn run() -> Result<()> {
     let program = install().await?;
     let mut build = Command::new("cargo");
     // Of the whole workspace, so that dependencies have the features that other builds have.
-    build.current_dir(paths::project()).args(["build", "--workspace", "--bin", "plimsoll-api", "--locked"]);
+    build.current_dir(paths::project());
+    build.args(["build", "--workspace", "--bin", "plimsoll-api", "--locked"]).args(crate::suite::FEATURES);
     let log = paths::target().join("schemathesis.log");
     step("Build the API service", command::run_logged(&mut build, &log, INSTALL_LIMIT)).await?;
     let (service, port) = start().await?;

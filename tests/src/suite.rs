@@ -14,6 +14,10 @@ use crate::{chart, cluster, host, images, paths, schemathesis, tools};
 /// A cold build of everything, or all end-to-end tests.
 const LIMIT: Duration = Duration::from_hours(1);
 
+/// What builds may have beside the default, so that it is tested too; without it where the images are built. Every run has the
+/// same, for dependencies are built again for other features.
+pub(crate) const FEATURES: [&str; 2] = ["--features", "plimsoll-api/otlp,plimsoll-operator/otlp"];
+
 /// Begin of the names of those end-to-end tests that look at what all others have left.
 const LAST: &str = "audit::";
 
@@ -51,7 +55,7 @@ pub async fn run(options: Options) -> Result<()> {
     end_to_end(&lock, options.e2e.as_deref().unwrap_or_default()).await?;
     drop(lock);
     if options.e2e.is_none() {
-        let crash = cargo(&["test", "--workspace", "--test", "cluster", "--locked"]);
+        let crash = cargo("test", &["--test", "cluster"]);
         shown("test of the local cluster itself, which ends it", crash).await?;
     }
     Ok(())
@@ -59,21 +63,26 @@ pub async fn run(options: Options) -> Result<()> {
 
 async fn fast() -> Result<()> {
     tools::MONITORING.ensure().await?;
-    check("Check the formatting", &["fmt", "--all", "--check"]).await?;
-    check("Lint", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]).await?;
-    let end_to_end =
-        ["clippy", "--workspace", "--test", "e2e", "--test", "cluster", "--locked", "--", "-D", "warnings"];
-    check("Lint the end-to-end tests", &end_to_end).await?;
+    let mut format = Command::new("cargo");
+    format.current_dir(paths::project()).args(["fmt", "--all", "--check"]);
+    check("Check the formatting", format).await?;
+    check("Lint", cargo("clippy", &["--all-targets", "--", "-D", "warnings"])).await?;
+    let mut shipped = Command::new("cargo");
+    shipped.current_dir(paths::project()).args(["clippy", "--locked", "-p", "plimsoll-api"]);
+    shipped.args(["-p", "plimsoll-operator", "--", "-D", "warnings"]);
+    check("Lint what images are built of", shipped).await?;
+    let end_to_end = ["--test", "e2e", "--test", "cluster", "--", "-D", "warnings"];
+    check("Lint the end-to-end tests", cargo("clippy", &end_to_end)).await?;
     let postgres = step("Start a Postgres for the tests", Postgres::start()).await?;
-    let mut test = cargo(&["test", "--workspace", "--locked"]);
+    let mut test = cargo("test", &[]);
     test.env("PLIMSOLL_TEST_POSTGRES_URL", postgres.url());
     shown("unit, golden and server tests", test).await?;
     schemathesis::run().await
 }
 
 async fn end_to_end(lock: &cluster::Lock, filter: &str) -> Result<()> {
-    let list = ["test", "--workspace", "--test", "e2e", "--locked", "--", "--list", filter];
-    let listed = crate::command::run(&mut cargo(&list), LIMIT).await?;
+    let mut list = cargo("test", &["--test", "e2e", "--", "--list", filter]);
+    let listed = crate::command::run(&mut list, LIMIT).await?;
     let (at_last, before): (Vec<&str>, Vec<&str>) =
         listed.lines().filter(|line| line.ends_with(": test")).partition(|line| line.starts_with(LAST));
     if at_last.is_empty() && before.is_empty() {
@@ -88,11 +97,9 @@ async fn end_to_end(lock: &cluster::Lock, filter: &str) -> Result<()> {
     )
     .await?;
     let run = async |what: &str, filters: &[&str]| {
-        // Of the whole workspace, so that dependencies have the features that the other tests were built with. One at a
-        // time: two cores do not carry the load of two.
-        let mut args = vec!["test", "--workspace", "--test", "e2e", "--locked", "--", "--test-threads=1"];
-        args.extend(filters);
-        let mut test = cargo(&args);
+        // One at a time: two cores do not carry the load of two.
+        let mut test = cargo("test", &["--test", "e2e", "--", "--test-threads=1"]);
+        test.args(filters);
         test.env(images::VARIABLE, serde_json::to_string(&images)?);
         shown(what, test).await
     };
@@ -106,9 +113,9 @@ async fn end_to_end(lock: &cluster::Lock, filter: &str) -> Result<()> {
 }
 
 /// A check whose output matters only when it fails.
-async fn check(title: &str, args: &[&str]) -> Result<()> {
+async fn check(title: &str, mut command: Command) -> Result<()> {
     let log = paths::target().join("check.log");
-    step(title, crate::command::run_logged(&mut cargo(args), &log, LIMIT)).await
+    step(title, crate::command::run_logged(&mut command, &log, LIMIT)).await
 }
 
 /// A runner whose output is for the reader.
@@ -125,8 +132,9 @@ async fn shown(what: &str, mut command: Command) -> Result<()> {
     Ok(())
 }
 
-fn cargo(args: &[&str]) -> Command {
+/// Of the whole workspace, so that dependencies have the features that the other tests were built with.
+fn cargo(command: &str, args: &[&str]) -> Command {
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(paths::project()).args(args);
+    cargo.current_dir(paths::project()).args([command, "--workspace", "--locked"]).args(FEATURES).args(args);
     cargo
 }

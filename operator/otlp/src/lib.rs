@@ -1,9 +1,9 @@
-//! Spans for an OpenTelemetry collector, over HTTP with protobuf. Only in builds with the feature `otlp`, and only where
-//! `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set; the other standard variables
-//! (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER`, `OTEL_BSP_*`) hold too.
+//! Spans for an OpenTelemetry collector, over HTTP with protobuf. Only where `OTEL_EXPORTER_OTLP_ENDPOINT` or
+//! `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set; the other standard variables (`OTEL_SERVICE_NAME`,
+//! `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER`, `OTEL_BSP_*`) hold too.
 //!
-//! A reconcile never waits for it: spans pass a bounded queue, and what does not fit is dropped. It speaks plain HTTP: the
-//! collector is a neighbour, which does the TLS.
+//! Nobody waits for it: spans pass a bounded queue, and what does not fit is dropped. It speaks plain HTTP: the collector is a
+//! neighbour, which does the TLS.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use std::time::Duration;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+pub use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::runtime::Handle;
 use tracing::Subscriber;
-use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::registry::LookupSpan;
@@ -27,12 +27,9 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that the last spans may hold up the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The service's name where `OTEL_SERVICE_NAME` gives none.
-const SERVICE: &str = "plimsoll-operator";
-
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
-/// A client whose requests run on the operator's runtime, since the exporter's own thread has none.
+/// A client whose requests run on the process' runtime, since the exporter's own thread has none.
 #[derive(Debug)]
 struct OnRuntime {
     client: HyperClient,
@@ -47,12 +44,12 @@ impl HttpClient for OnRuntime {
     }
 }
 
-/// What passes the spans of reconciles on to the collector; nothing when the environment names none. Needs a tokio
-/// runtime.
+/// What passes `spans` on to the collector; nothing when the environment names none. Needs a tokio runtime. The service is
+/// called `service` where `OTEL_SERVICE_NAME` gives no name.
 ///
 /// # Errors
 /// When the exporter refuses what the environment says.
-pub fn layer<S>() -> Result<Option<impl Layer<S>>, opentelemetry_otlp::ExporterBuildError>
+pub fn layer<S>(service: &'static str, spans: Targets) -> Result<Option<impl Layer<S>>, ExporterBuildError>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
@@ -67,18 +64,19 @@ where
     let exporter = SpanExporter::builder().with_http().with_http_client(client).build()?;
     let mut resource = Resource::builder();
     if !set("OTEL_SERVICE_NAME") {
-        resource = resource.with_service_name(SERVICE);
+        resource = resource.with_service_name(service);
     }
     let provider =
         SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build();
-    let tracer = provider.tracer(SERVICE);
+    let tracer = provider.tracer(service);
     // Only the first call counts, as for the subscriber that the layer is for.
     let _ = PROVIDER.set(provider);
-    // Our own spans, and the one that the controller opens around a reconcile with the object's name.
-    let ours = Targets::new()
-        .with_target("plimsoll_operator", LevelFilter::DEBUG)
-        .with_target("kube_runtime::controller", LevelFilter::INFO);
-    Ok(Some(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(ours)))
+    Ok(Some(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(spans)))
+}
+
+/// Whether there is a collector.
+pub fn is_on() -> bool {
+    PROVIDER.get().is_some()
 }
 
 /// Sends what is left, for at most two seconds. Call it outside of the runtime, while that still runs.
