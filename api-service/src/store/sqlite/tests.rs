@@ -213,6 +213,8 @@ async fn twice_what_the_connections_carry_keeps_the_goodput() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits { patience: crowd::PATIENCE, ..TWO };
     let store = Sqlite::file(&folder.path().join("posts.db"), &limits, &StoreMetrics::new().unwrap());
+    // As the service does: two connections that both make a new file are in each other's way.
+    store.migrate().await.unwrap();
     crowd::two_connections_keep_their_goodput(|| {
         let lane = store.readers().clone();
         async move {
