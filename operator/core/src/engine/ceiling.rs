@@ -2,6 +2,9 @@
 //!
 //! Pods that are kept busy complete what they can: with a quarter more pods it is a quarter more, unless a database, a cache
 //! or a lock behind them is the limit. Load beyond that ceiling is no reason for more pods.
+//!
+//! A ceiling falls when what is shared becomes slower: while it is out of reach, the search goes on. Pods that go take requests
+//! along which what is shared still serves; what the others complete meanwhile tells nothing.
 
 /// Pods must be more by this factor for their throughput to be compared.
 const MORE_PODS: f64 = 1.2;
