@@ -1,10 +1,11 @@
 //! What the API server's audit log says of an account: what it used of its rights, and what it was denied. Pure, but for
 //! the one function that reads the files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::Value;
 
@@ -50,6 +51,8 @@ pub struct Call {
     pub account_uid: String,
     /// Whether the roles refused it. Admission refuses with 403 too.
     pub denied: bool,
+    /// When it was answered.
+    pub answered: Timestamp,
 }
 
 impl Call {
@@ -59,11 +62,14 @@ impl Call {
     }
 }
 
-/// The calls of `user` for objects, in the log's order. Lines that are no events of the log are passed over: the last
-/// one may be half written.
+/// The calls of `user` for objects, in the log's order.
 pub fn calls(log: &str, user: &str) -> Vec<Call> {
-    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    events.filter(|event| event["user"]["username"] == user).filter_map(|event| call(&event)).collect()
+    events(log).filter(|event| event["user"]["username"] == user).filter_map(|event| call(&event)).collect()
+}
+
+/// Lines that are no events of the log are passed over: the last one may be half written.
+fn events(log: &str) -> impl Iterator<Item = Value> {
+    log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok())
 }
 
 fn call(event: &Value) -> Option<Call> {
@@ -80,7 +86,23 @@ fn call(event: &Value) -> Option<Call> {
         account_uid: text(&event["user"]["uid"]),
         code: event["responseStatus"]["code"].as_u64().unwrap_or(0),
         denied: event["annotations"]["authorization.k8s.io/decision"] == "forbid",
+        answered: time(event, "stageTimestamp")?,
     })
+}
+
+fn time(event: &Value, field: &str) -> Option<Timestamp> {
+    event[field].as_str()?.parse().ok()
+}
+
+/// When somebody asked for a role binding to be deleted whose name begins so: from then on, its account may be refused.
+pub fn unbound(log: &str, name: &str) -> Vec<Timestamp> {
+    let of_binding = |event: &Value| {
+        let object = &event["objectRef"];
+        event["verb"] == "delete"
+            && matches!(object["resource"].as_str(), Some("rolebindings" | "clusterrolebindings"))
+            && object["name"].as_str().is_some_and(|found| found.starts_with(name))
+    };
+    events(log).filter(of_binding).filter_map(|event| time(&event, "requestReceivedTimestamp")).collect()
 }
 
 /// Every right that the rules grant. What they grant by URL is none of a resource.
@@ -109,22 +131,21 @@ pub fn used(calls: &[Call]) -> BTreeSet<Right> {
     rights
 }
 
-/// What was denied, each kind of it once. Not counted is what an account that is gone since (it is not `present_uid`) had
-/// been allowed on the very same object before, and never was again: it was being uninstalled, and lost its rights before its
-/// process ended.
-pub fn denied(calls: &[Call], present_uid: &str) -> BTreeSet<Right> {
-    let allowed = |call: &Call, among: &[Call]| {
-        among.iter().any(|other| {
-            !other.denied
-                && (&other.account_uid, &other.right, &other.namespace, &other.name)
-                    == (&call.account_uid, &call.right, &call.namespace, &call.name)
-        })
+/// What was denied. Not counted is what an account that is gone since (it is not `present_uid`) was denied after the first of
+/// the moments of `unbound` at which it had called before: it was being uninstalled, and lost its rights before its process
+/// ended.
+pub fn denied<'a>(calls: &'a [Call], unbound: &[Timestamp], present_uid: &str) -> Vec<&'a Call> {
+    let mut first_calls: BTreeMap<&str, Timestamp> = BTreeMap::new();
+    for call in calls {
+        let first = first_calls.entry(&call.account_uid).or_insert(call.answered);
+        *first = call.answered.min(*first);
+    }
+    let leaving = |call: &Call| {
+        let first = first_calls.get(call.account_uid.as_str());
+        call.account_uid != present_uid
+            && unbound.iter().any(|at| first.is_some_and(|first| first < at) && *at <= call.answered)
     };
-    let leaving = |at: usize, call: &Call| {
-        call.account_uid != present_uid && allowed(call, &calls[..at]) && !allowed(call, &calls[at..])
-    };
-    let denied = calls.iter().enumerate().filter(|(at, call)| call.denied && !leaving(*at, call));
-    denied.map(|(_, call)| call.right.clone()).collect()
+    calls.iter().filter(|call| call.denied && !leaving(call)).collect()
 }
 
 /// The log of the local cluster, older files first.
@@ -158,6 +179,8 @@ mod tests {
             "kind": "Event", "stage": "ResponseComplete", "verb": verb, "user": { "username": user },
             "objectRef": object, "responseStatus": { "code": code },
             "annotations": { "authorization.k8s.io/decision": decision },
+            "requestReceivedTimestamp": "2026-01-01T10:00:00.000001Z",
+            "stageTimestamp": "2026-01-01T10:00:00.250001Z",
         })
         .to_string()
     }
@@ -203,28 +226,47 @@ mod tests {
 
     #[test]
     fn only_the_roles_deny() {
-        assert_eq!(denied(&calls(&log(), USER), ""), BTreeSet::from([Right::new("", "secrets", "delete")]));
+        let calls = calls(&log(), USER);
+        let denied: Vec<&Right> = denied(&calls, &[], "").into_iter().map(|call| &call.right).collect();
+        assert_eq!(denied, [&Right::new("", "secrets", "delete")]);
     }
 
     #[test]
-    fn an_account_that_is_being_removed_is_denied_what_it_had() {
-        let call = |account: &str, name: &str, denied| Call {
+    fn a_binding_is_gone_when_its_deletion_was_asked_for() {
+        let binding = |resource: &str, name: &str| json!({ "resource": resource, "name": name, "apiGroup": "rbac.authorization.k8s.io" });
+        let log = [
+            event("helm", "delete", &binding("rolebindings", "plimsoll-operator-leader"), 200, "allow"),
+            event("helm", "delete", &binding("clusterrolebindings", "plimsoll-operator"), 200, "allow"),
+            event("helm", "delete", &binding("rolebindings", "another"), 200, "allow"),
+            event("helm", "delete", &binding("roles", "plimsoll-operator-leader"), 200, "allow"),
+            event("helm", "create", &binding("rolebindings", "plimsoll-operator-leader"), 201, "allow"),
+        ]
+        .join("\n");
+        let received: Timestamp = "2026-01-01T10:00:00.000001Z".parse().unwrap();
+        assert_eq!(unbound(&log, "plimsoll-operator"), [received; 2]);
+    }
+
+    #[test]
+    fn an_account_that_is_being_removed_may_be_denied_what_it_had() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let call = |account: &str, second, denied| Call {
             right: Right::new("coordination.k8s.io", "leases", "update"),
             namespace: "plimsoll-system".into(),
-            name: name.into(),
+            name: "plimsoll-operator".into(),
             code: if denied { 403 } else { 200 },
             account_uid: account.into(),
             denied,
+            answered: at(second),
         };
-        let counts = |calls: &[Call]| !denied(calls, "present").is_empty();
-        assert!(!counts(&[call("gone", "a", false), call("gone", "a", true), call("present", "a", false)]));
-        assert!(counts(&[call("gone", "a", true)]), "it never had the right");
-        assert!(counts(&[call("gone", "a", false), call("gone", "b", true)]), "on another object only");
+        let counts = |calls: &[Call]| !denied(calls, &[at(10)], "present").is_empty();
+        assert!(!counts(&[call("gone", 5, false), call("gone", 11, true)]));
         assert!(
-            counts(&[call("gone", "a", false), call("gone", "a", true), call("gone", "a", false)]),
-            "it stayed"
+            !counts(&[call("gone", 5, false), call("gone", 11, true), call("gone", 12, false)]),
+            "installed again, the account has its rights by its name, while its token is believed still"
         );
-        assert!(counts(&[call("present", "a", false), call("present", "a", true)]), "it is there still");
+        assert!(counts(&[call("gone", 5, false), call("gone", 9, true)]), "its bindings were there");
+        assert!(counts(&[call("gone", 11, true)]), "it was made after another's bindings had gone");
+        assert!(counts(&[call("present", 5, false), call("present", 11, true)]), "it is there still");
     }
 
     #[test]

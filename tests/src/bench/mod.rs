@@ -8,6 +8,7 @@ pub mod case;
 pub mod cluster;
 pub mod content;
 pub mod decision;
+pub mod draw;
 pub mod goals;
 pub mod machine;
 pub mod markdown;

@@ -137,7 +137,8 @@ pub fn coredns() -> String {
     )
 }
 
-/// What the API server writes down: who of the operator's namespace asked for what, and no object's content.
+/// What the API server writes down: who of the operator's namespace asked for what, when somebody took its roles from it, and
+/// no object's content.
 pub fn audit_policy() -> String {
     format!(
         r#"apiVersion: audit.k8s.io/v1
@@ -147,6 +148,9 @@ omitManagedFields: true
 rules:
 - level: Metadata
   userGroups: ["system:serviceaccounts:{}"]
+- level: Metadata
+  verbs: [delete]
+  resources: [{{group: rbac.authorization.k8s.io, resources: [rolebindings, clusterrolebindings]}}]
 - level: None
 "#,
         crate::chart::NAMESPACE

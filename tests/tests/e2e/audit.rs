@@ -1,13 +1,13 @@
 //! The rights of the operator against what it has used in all other end-to-end tests. `cargo xtask test` runs this last,
 //! and by itself: it reads what the API server wrote down while the others ran.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use kube::api::{Api, ListParams};
-use plimsoll_tests::audit::{self, Right};
+use plimsoll_tests::audit::{self, Call, Right};
 use plimsoll_tests::chart;
 
 use crate::world;
@@ -32,7 +32,8 @@ fn every_right_is_used_and_none_is_missing() {
         }
         let granted = audit::granted(&rules);
         let account = format!("system:serviceaccount:{}:{}", chart::NAMESPACE, chart::OPERATOR);
-        let calls = audit::calls(&audit::read_log()?, &account);
+        let log = audit::read_log()?;
+        let calls = audit::calls(&log, &account);
         let used = audit::used(&calls);
         let excused: BTreeMap<Right, &str> = UNUSED
             .iter()
@@ -48,9 +49,16 @@ fn every_right_is_used_and_none_is_missing() {
         ensure!(stale.is_empty(), "excused here, and not granted: {}", list(&stale));
         let accounts = Api::<ServiceAccount>::namespaced(client, chart::NAMESPACE);
         let present = accounts.get(chart::OPERATOR).await.context("read the operator's account")?;
-        let denied: BTreeSet<Right> =
-            audit::denied(&calls, present.metadata.uid.as_deref().unwrap_or_default());
-        ensure!(denied.is_empty(), "denied: {}", list(&denied.iter().collect::<Vec<_>>()));
+        let present = present.metadata.uid.unwrap_or_default();
+        let denied = audit::denied(&calls, &audit::unbound(&log, chart::OPERATOR), &present);
+        let told: Vec<String> = denied
+            .into_iter()
+            .map(|Call { right, namespace, name, answered, account_uid, .. }| {
+                let account = if *account_uid == present { "that is there" } else { "that is gone" };
+                format!("{right} ({namespace}/{name}) at {answered} to the account {account}")
+            })
+            .collect();
+        ensure!(told.is_empty(), "denied: {}", told.join(", "));
         Ok(())
     });
 }

@@ -7,7 +7,7 @@ use super::replicas::Replicas;
 use super::step::{Run, Step};
 use super::validate::Validation;
 use super::windows::windows;
-use crate::bench::scaling::pictures::{BLUE, GREY, Line, ORANGE, SIZE, YELLOW, draw_lines};
+use crate::bench::draw::{BLUE, GREY, Line, ORANGE, SIZE, YELLOW, draw_lines, svg};
 
 /// Name of the file that shows the step, without its ending.
 pub const STEP: &str = "cluster-step";
@@ -62,16 +62,11 @@ pub fn validation(validation: &Validation) -> Result<String> {
 }
 
 fn two(upper: &str, upper_lines: &[Line], lower: &str, lower_lines: &[Line]) -> Result<String> {
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        area.fill(&WHITE)?;
+    svg(|area| {
         let (top, bottom) = area.split_vertically(SIZE.1 * 2 / 5);
         draw_lines(&top, upper, upper_lines)?;
-        draw_lines(&bottom, lower, lower_lines)?;
-        area.present()?;
-    }
-    Ok(svg)
+        draw_lines(&bottom, lower, lower_lines)
+    })
 }
 
 /// Half-way to white.

@@ -1,8 +1,8 @@
 //! What was promised of the scaling engine, held against what was found, and the cases that it loses.
 
+use plimsoll_scaling::results::{CaseRuns, Results, Run, Total, Who};
 use plimsoll_simulator::peers::settings::{Setting, customary};
 
-use super::results::{CaseRuns, Results, Run, Total, Who};
 use crate::bench::goals::Goal;
 use crate::bench::stats::{Spread, ratio};
 

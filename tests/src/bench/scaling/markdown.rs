@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
+use plimsoll_scaling::results::{CaseRuns, Results, Total, Who};
 use plimsoll_simulator::peers::settings::{Family, customary};
 
 use super::goals::{self, AFTER_SECONDS, Beside};
-use super::results::{CaseRuns, Results, Total, Who};
 use crate::bench::markdown::{NONE, goals_table, publish_between};
 use crate::bench::stats::{Spread, ratio};
 
@@ -191,7 +191,7 @@ mod tests {
     use plimsoll_simulator::Score;
 
     use super::*;
-    use crate::bench::scaling::results::{After, Role, Run};
+    use plimsoll_scaling::results::{After, Role, Run};
 
     fn run(seed: u64, role: Role, index: Option<usize>, replica_hours: f64, violation_minutes: u32) -> Run {
         let score = Score {

@@ -1,28 +1,22 @@
 //! The pictures: what every policy pays for how well it keeps the promise, and one run over time.
 
 use anyhow::Result;
+use plimsoll_scaling::measure::Effort;
+use plimsoll_scaling::results::{Results, Shown, Who};
 use plimsoll_simulator::peers::settings::Family;
-use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, ValueFormatter};
 use plotters::prelude::*;
 
-use super::measure::{Effort, Moment};
-use super::results::{Results, Who};
+use crate::bench::draw::{Area, BLUE, GREY, Line, ORANGE, SIZE, YELLOW, draw_lines, svg};
 
 /// Name of the file that shows all policies, without its ending.
 pub const PARETO: &str = "scaling-pareto";
 /// Name of the file that shows one run.
 pub const TIMELINE: &str = "scaling-timeline";
 
-pub(in crate::bench) const SIZE: (u32, u32) = (960, 560);
-/// Colours that stay apart for the colour-blind (Okabe and Ito).
-pub(in crate::bench) const ORANGE: RGBColor = RGBColor(213, 94, 0);
-pub(in crate::bench) const BLUE: RGBColor = RGBColor(0, 114, 178);
 const GREEN: RGBColor = RGBColor(0, 158, 115);
 const PINK: RGBColor = RGBColor(204, 121, 167);
 const SKY: RGBColor = RGBColor(86, 180, 233);
-pub(in crate::bench) const YELLOW: RGBColor = RGBColor(230, 159, 0);
-pub(in crate::bench) const GREY: RGBColor = RGBColor(120, 120, 120);
 /// What costs more of the oracle's replica-hours is not shown.
 const X_MAX: f64 = 3.0;
 
@@ -85,17 +79,10 @@ impl ValueFormatter<f64> for MinutesAxis {
 /// # Errors
 /// When the drawing library fails.
 pub fn pareto(results: &Results, effort: Effort) -> Result<String> {
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        draw_pareto(&area, results, effort)?;
-        area.present()?;
-    }
-    Ok(svg)
+    svg(|area| draw_pareto(area, results, effort))
 }
 
-fn draw_pareto(area: &DrawingArea<SVGBackend<'_>, Shift>, results: &Results, effort: Effort) -> Result<()> {
-    area.fill(&WHITE)?;
+fn draw_pareto(area: &Area<'_>, results: &Results, effort: Effort) -> Result<()> {
     let mut chart = ChartBuilder::on(area)
         .margin(8)
         .margin_right(24)
@@ -170,75 +157,24 @@ fn draw_pareto(area: &DrawingArea<SVGBackend<'_>, Shift>, results: &Results, eff
 ///
 /// # Errors
 /// When the drawing library fails.
-pub fn timeline(moments: &[Moment], best_peer: &str) -> Result<String> {
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        area.fill(&WHITE)?;
+pub fn timeline(shown: &Shown) -> Result<String> {
+    let minute = |second: u64| second as f64 / 60.0;
+    let load = shown.moments.iter().map(|moment| (minute(moment.second), moment.load)).collect();
+    let ready = |index: usize| {
+        shown
+            .moments
+            .iter()
+            .map(move |moment| (minute(moment.second), f64::from(moment.ready[index])))
+            .collect()
+    };
+    let lines: [Line; 3] = [
+        ("Plimsoll, defaults".into(), ORANGE, ready(0)),
+        ("oracle".into(), BLACK, ready(1)),
+        (format!("{}, best in hindsight", shown.best_peer), BLUE, ready(2)),
+    ];
+    svg(|area| {
         let (upper, lower) = area.split_vertically(SIZE.1 / 3);
-        let load = moments.iter().map(|moment| (moment.second / 60.0, moment.load)).collect();
         draw_lines(&upper, "requests a second", &[("load".into(), YELLOW, load)])?;
-        let names = [
-            ("Plimsoll, defaults".to_owned(), ORANGE),
-            ("oracle".to_owned(), BLACK),
-            (format!("{best_peer}, best in hindsight"), BLUE),
-        ];
-        let lines: Vec<Line> = names
-            .into_iter()
-            .enumerate()
-            .map(|(index, (name, color))| {
-                (
-                    name,
-                    color,
-                    moments.iter().map(|moment| (moment.second / 60.0, moment.ready[index])).collect(),
-                )
-            })
-            .collect();
-        draw_lines(&lower, "Ready replicas", &lines)?;
-        area.present()?;
-    }
-    Ok(svg)
-}
-
-/// A name, a colour, and points of minutes and values.
-pub(in crate::bench) type Line = (String, RGBColor, Vec<(f64, f64)>);
-
-/// Draws lines over minutes, with a legend.
-pub(in crate::bench) fn draw_lines(
-    area: &DrawingArea<SVGBackend<'_>, Shift>,
-    title: &str,
-    lines: &[Line],
-) -> Result<()> {
-    let points = || lines.iter().flat_map(|(_, _, points)| points);
-    let end = points().map(|point| point.0).fold(1.0, f64::max);
-    let top = points().map(|point| point.1).filter(|y| y.is_finite()).fold(1.0, f64::max) * 1.1;
-    let mut chart = ChartBuilder::on(area)
-        .margin(8)
-        .margin_right(24)
-        .x_label_area_size(28)
-        .y_label_area_size(60)
-        .build_cartesian_2d(0.0..end, 0.0..top)?;
-    chart
-        .configure_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(BLACK.mix(0.1))
-        .y_desc(title)
-        .x_label_formatter(&|minutes| format!("{minutes:.0} min"))
-        .y_label_formatter(&|value| format!("{value:.0}"))
-        .label_style(("sans-serif", 13))
-        .draw()?;
-    for (name, color, points) in lines {
-        let color = *color;
-        chart
-            .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?
-            .label(name.as_str())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.8))
-        .label_font(("sans-serif", 13))
-        .draw()?;
-    Ok(())
+        draw_lines(&lower, "Ready replicas", &lines)
+    })
 }

@@ -4,8 +4,8 @@ use plimsoll_simulator::Score;
 use plimsoll_simulator::peers::settings::{Family, Setting, customary};
 use serde::{Deserialize, Serialize};
 
-use super::case::Case;
-use super::traces::Source;
+use crate::case::Case;
+use crate::traces::Source;
 
 /// As whom a policy ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +120,30 @@ pub struct CaseRuns {
     pub runs: Vec<Run>,
 }
 
+/// How a run went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shown {
+    /// The case's name.
+    pub case: String,
+    /// What the best peer in hindsight calls itself.
+    pub best_peer: String,
+    /// Every ten seconds.
+    pub moments: Vec<Moment>,
+}
+
+/// A moment of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Moment {
+    /// Since the start.
+    pub second: u64,
+    /// Requests a second.
+    pub load: f64,
+    /// Ready replicas of Plimsoll, the oracle and the best peer in hindsight.
+    pub ready: [u32; 3],
+}
+
 /// All that is written as JSON: the same options give the same, to the byte.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -136,6 +160,8 @@ pub struct Results {
     pub traces: Vec<Source>,
     /// Each peer's one setting that is best over the whole suite.
     pub suite_settings: Vec<Setting>,
+    /// One run over time.
+    pub shown: Option<Shown>,
     /// The cases.
     pub cases: Vec<CaseRuns>,
 }

@@ -6,11 +6,12 @@ use plimsoll_simulator::engine::Plimsoll;
 use plimsoll_simulator::oracle;
 use plimsoll_simulator::peers::hindsight::{self, Found};
 use plimsoll_simulator::peers::settings::{Family, Setting, customary, grids};
+use plimsoll_simulator::score::{Minute, Second};
 use plimsoll_simulator::suite::{CHANGE_AT, STEP_AT};
 use plimsoll_simulator::{Outcome, Prepared, Scenario};
 
-use super::case::Case;
-use super::results::{After, CaseRuns, Role, Run, Who};
+use crate::case::Case;
+use crate::results::{After, CaseRuns, Moment, Role, Run, Shown, Who};
 
 /// Minutes in a row that must keep the promise before it counts as kept again.
 const KEPT_MINUTES: usize = 5;
@@ -45,37 +46,24 @@ impl Effort {
     }
 }
 
-/// A moment of a run, for the picture.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Moment {
-    /// Since the start.
-    pub second: f64,
-    /// Requests a second.
-    pub load: f64,
-    /// Ready replicas of Plimsoll, the oracle and the best peer in hindsight.
-    pub ready: [f64; 3],
-}
-
 /// A case's runs, and how its first one went.
 pub struct Measured {
     /// The runs.
     pub case: CaseRuns,
-    /// What the best peer in hindsight was, in the first run.
-    pub best_peer: String,
-    /// How the first run went.
-    pub timeline: Vec<Moment>,
+    /// How the first run went; absent where no peer ran.
+    pub shown: Option<Shown>,
 }
 
 impl Measured {
     /// A case of which nothing is measured yet.
     pub fn none(case: &Case) -> Self {
-        Self { case: CaseRuns::none(case), best_peer: String::new(), timeline: Vec::new() }
+        Self { case: CaseRuns::none(case), shown: None }
     }
 
     /// Keeps how the first run went, with the best peer in hindsight.
     pub fn show(&mut self, plimsoll: &Outcome, oracle: &Outcome, best: Outcome) {
-        self.timeline = timeline(plimsoll, oracle, &best);
-        self.best_peer = best.policy;
+        let moments = moments([plimsoll, oracle, &best]);
+        self.shown = Some(Shown { case: self.case.name(), best_peer: best.policy, moments });
     }
 }
 
@@ -232,7 +220,7 @@ impl Judge<'_> {
 fn after(outcome: &Outcome) -> After {
     let change = (CHANGE_AT.as_secs() / 60) as usize;
     let later = outcome.minutes.get(change..).unwrap_or_default();
-    let kept = |minutes: &[plimsoll_simulator::score::Minute]| minutes.iter().all(|minute| !minute.violated);
+    let kept = |minutes: &[Minute]| minutes.iter().all(|minute| !minute.violated);
     let minutes_until_kept = later.windows(KEPT_MINUTES).position(kept).map(|minutes| minutes as u32);
     let end = std::time::Duration::from_secs(outcome.seconds.len() as u64);
     After { minutes_until_kept, score: outcome.score_between(CHANGE_AT, end) }
@@ -257,23 +245,19 @@ fn useless_rises(scenario: &Scenario, outcome: &Outcome, oracle: &Outcome) -> u3
     useless.count() as u32
 }
 
-fn timeline(plimsoll: &Outcome, oracle: &Outcome, peer: &Outcome) -> Vec<Moment> {
+/// Runs of the same scenario, every ten seconds.
+fn moments(runs: [&Outcome; 3]) -> Vec<Moment> {
     const STEP: usize = 10;
-    let ready = |outcome: &Outcome, index: usize| {
-        outcome.seconds.get(index).map_or(f64::NAN, |second| f64::from(second.ready))
+    let ready = |run: &Outcome, index: usize| run.seconds.get(index).map_or(0, |second| second.ready);
+    let moment = |(index, span): (usize, &[Second])| {
+        let offered: u32 = span.iter().map(|second| second.offered).sum();
+        Moment {
+            second: (index * STEP) as u64,
+            load: f64::from(offered) / span.len() as f64,
+            ready: runs.map(|run| ready(run, index * STEP)),
+        }
     };
-    (0..plimsoll.seconds.len())
-        .step_by(STEP)
-        .map(|index| {
-            let span = &plimsoll.seconds[index..(index + STEP).min(plimsoll.seconds.len())];
-            let offered: u32 = span.iter().map(|second| second.offered).sum();
-            Moment {
-                second: index as f64,
-                load: f64::from(offered) / span.len() as f64,
-                ready: [ready(plimsoll, index), ready(oracle, index), ready(peer, index)],
-            }
-        })
-        .collect()
+    runs[0].seconds.chunks(STEP).enumerate().map(moment).collect()
 }
 
 #[cfg(test)]
@@ -281,7 +265,7 @@ mod tests {
     use std::time::Duration;
 
     use plimsoll_simulator::generate;
-    use plimsoll_simulator::score::{Minute, Scaling, Second};
+    use plimsoll_simulator::score::Scaling;
     use plimsoll_simulator::suite::{kinds, scenario};
 
     use super::*;
@@ -325,7 +309,8 @@ mod tests {
             assert_eq!(once.case.runs(Who::Hindsight(family)).len(), 2, "{family:?}");
         }
         assert!(once.case.runs.iter().filter(|run| run.role == Role::Grid).all(|run| run.seed == 1));
-        assert_eq!((once.timeline.len(), once.best_peer.is_empty()), (30, false));
+        let shown = once.shown.unwrap();
+        assert_eq!((shown.moments.len(), shown.best_peer.is_empty()), (30, false));
         assert_eq!(measure(&case, Effort::QUICK).case.runs, once.case.runs);
         let policies = [true, false].into_iter().flat_map(|first| policies(Effort::QUICK, first));
         let policies: Vec<Who> = policies.collect();

@@ -12,9 +12,9 @@ use plimsoll_simulator::peers::hindsight::Found;
 use plimsoll_simulator::peers::settings::customary;
 use plimsoll_simulator::{Prepared, oracle};
 
-use super::case::Case;
-use super::measure::{Effort, Judge, Measured, policies};
-use super::results::{CaseRuns, Results, Role, Run, Who};
+use crate::case::Case;
+use crate::measure::{Effort, Judge, Measured, policies};
+use crate::results::{CaseRuns, Results, Role, Run, Who};
 
 /// What to do when the earlier run does not fit.
 const INSTEAD: &str = "run without --peers-from";
@@ -117,8 +117,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::bench::scaling::measure;
-    use crate::bench::scaling::{Options, compare};
+    use crate::{Options, compare, measure};
 
     /// One case on a trace of some minutes.
     fn options(folder: &TempDir, seeds: u64) -> Options {
@@ -126,40 +125,26 @@ mod tests {
         Options {
             traces: Some(folder.path().to_path_buf()),
             hours: 1,
-            json: folder.path().join("full/scaling.json"),
             seeds: Some(seeds),
             only: "mine on throttled".into(),
-            peers_from: None,
             quick: true,
-            publish: false,
+            ..Options::default()
         }
-    }
-
-    fn read_results(file: &Path) -> Results {
-        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
     }
 
     /// Runs again with the peers of `earlier`.
-    fn again(options: &Options, earlier: &Results) -> Result<()> {
-        let file = options.json.with_file_name("earlier.json");
+    fn again(folder: &TempDir, options: &Options, earlier: &Results) -> Result<Results> {
+        let file = folder.path().join("earlier.json");
         std::fs::write(&file, serde_json::to_vec(earlier).unwrap()).unwrap();
         compare(&Options { peers_from: Some(file), ..options.clone() })
-    }
-
-    #[track_caller]
-    fn refused(options: &Options, earlier: &Results, expected: &[&str]) {
-        let error = format!("{:#}", again(options, earlier).unwrap_err());
-        for expected in expected.iter().chain(&[INSTEAD]) {
-            assert!(error.contains(expected), "{expected}: {error}");
-        }
     }
 
     #[test]
     fn gives_what_a_full_run_gives_to_the_byte_whatever_plimsoll_scored_before() {
         let folder = tempfile::tempdir().unwrap();
-        let full = options(&folder, 2);
-        compare(&full).unwrap();
-        let mut earlier = read_results(&full.json);
+        let options = options(&folder, 2);
+        let full = compare(&options).unwrap();
+        let mut earlier = full.clone();
         for run in earlier.cases[0].runs.iter_mut().filter(|run| run.role == Role::Plimsoll) {
             run.score.replica_hours *= 2.0;
             run.policy = "an earlier Plimsoll".into();
@@ -168,25 +153,24 @@ mod tests {
         earlier.cases.insert(0, another);
         earlier.only = "on throttled".into();
         earlier.version = "earlier".into();
-        let anew = Options { json: folder.path().join("anew/scaling.json"), ..full.clone() };
-        std::fs::create_dir(folder.path().join("anew")).unwrap();
-        again(&anew, &earlier).unwrap();
-        for name in ["scaling.json", "scaling-pareto.svg", "scaling-timeline.svg"] {
-            let read = |json: &Path| std::fs::read_to_string(json.with_file_name(name)).unwrap();
-            assert!(read(&full.json) == read(&anew.json), "{name}");
-        }
+        earlier.shown = None;
+        let anew = again(&folder, &options, &earlier).unwrap();
+        let json = |results: &Results| serde_json::to_string(results).unwrap();
+        assert!(json(&full) == json(&anew));
     }
 
     #[test]
     fn refuses_what_is_of_another_simulator_or_does_not_have_the_case_or_the_seeds() {
         let folder = tempfile::tempdir().unwrap();
         let options = options(&folder, 1);
-        compare(&options).unwrap();
-        let earlier = read_results(&options.json);
-        let with = |change: &dyn Fn(&mut Results)| {
+        let earlier = compare(&options).unwrap();
+        let refused = |change: &dyn Fn(&mut Results), expected: &[&str]| {
             let mut changed = earlier.clone();
             change(&mut changed);
-            changed
+            let error = format!("{:#}", again(&folder, &options, &changed).unwrap_err());
+            for expected in expected.iter().chain(&[INSTEAD]) {
+                assert!(error.contains(expected), "{expected}: {error}");
+            }
         };
         let name = "mine on throttled event loop";
         let witness = |results: &mut Results| {
@@ -194,19 +178,15 @@ mod tests {
             let witness = runs.find(|run| run.role == Role::Customary).unwrap();
             witness.score.over_share = witness.score.over_share.next_up();
         };
-        refused(&options, &with(&witness), &[name, "HPA CPU 50 %", "another simulator"]);
-        let longer = with(&|results| results.cases[0].seconds += 1);
-        refused(&options, &longer, &["no case", name]);
-        let higher = with(&|results| results.cases[0].peak_requests_per_second[0] *= 1.01);
-        refused(&options, &higher, &["no case", name]);
-        let fewer = with(&|results| {
-            results.cases[0].runs.remove(5);
-        });
-        refused(&options, &fewer, &["other policies", name]);
-        refused(&options, &with(&|results| results.seeds = vec![1, 2]), &["seeds [1, 2], not [1]"]);
-        refused(&options, &with(&|results| results.quick = false), &["without --quick"]);
-        std::fs::write(&options.json, "{}").unwrap();
-        let none = Options { peers_from: Some(options.json.clone()), ..options };
+        refused(&witness, &[name, "HPA CPU 50 %", "another simulator"]);
+        refused(&|results| results.cases[0].seconds += 1, &["no case", name]);
+        refused(&|results| results.cases[0].peak_requests_per_second[0] *= 1.01, &["no case", name]);
+        refused(&|results| drop(results.cases[0].runs.remove(5)), &["other policies", name]);
+        refused(&|results| results.seeds = vec![1, 2], &["seeds [1, 2], not [1]"]);
+        refused(&|results| results.quick = false, &["without --quick"]);
+        let file = folder.path().join("none.json");
+        std::fs::write(&file, "{}").unwrap();
+        let none = Options { peers_from: Some(file), ..options.clone() };
         assert!(format!("{:#}", compare(&none).unwrap_err()).contains("not what --json writes"));
     }
 
@@ -221,7 +201,8 @@ mod tests {
         assert!(full.case.runs(Who::Plimsoll).iter().all(|run| run.useless_rises.is_some()));
         let anew = measure(&case, &full.case, true).unwrap();
         assert_eq!(anew.case.runs, full.case.runs);
-        assert_eq!((anew.best_peer, anew.timeline), (full.best_peer, full.timeline));
-        assert!(measure(&case, &full.case, false).unwrap().timeline.is_empty());
+        assert!(full.shown.is_some());
+        assert_eq!(anew.shown, full.shown);
+        assert_eq!(measure(&case, &full.case, false).unwrap().shown, None);
     }
 }
