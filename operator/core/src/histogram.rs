@@ -16,9 +16,10 @@ const Z_95: f64 = 1.959_964;
 /// One reading of one pod: everything it has counted since it started.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
-    /// Finite upper edges in seconds, ascending, each with the number of requests between it and the edge below. Shared, for
-    /// a reading is kept until the next one.
-    buckets: Arc<[Bucket]>,
+    /// Finite upper edges in seconds, ascending. Shared, as the counts are, for a reading is kept until the next one.
+    edges: Arc<[f64]>,
+    /// Requests between each edge and the one below it.
+    counts: Arc<[f64]>,
     /// Requests slower than the last edge.
     overflow: f64,
     /// Requests being served, if the pod says so.
@@ -29,12 +30,6 @@ pub struct Snapshot {
     failed: Option<f64>,
     /// What the pod tells of what all replicas share.
     pub shared: Shared,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Bucket {
-    edge_seconds: f64,
-    count: f64,
 }
 
 /// Why a pod's answer was not used.
@@ -140,19 +135,20 @@ impl Snapshot {
         }
         cumulative.pop();
         let mut below = 0.0;
-        let mut buckets = Vec::with_capacity(cumulative.len());
-        for (edge_seconds, up_to) in cumulative {
+        let mut counts = Vec::with_capacity(cumulative.len());
+        for &(_, up_to) in &cumulative {
             if up_to < below {
                 return Err(Rejection::NotMonotone);
             }
-            buckets.push(Bucket { edge_seconds, count: up_to - below });
+            counts.push(up_to - below);
             below = up_to;
         }
         if total < below {
             return Err(Rejection::NotMonotone);
         }
         Ok(Self {
-            buckets: buckets.into(),
+            edges: cumulative.into_iter().map(|(edge, _)| edge).collect(),
+            counts: counts.into(),
             overflow: total - below,
             in_flight,
             shed,
@@ -166,7 +162,7 @@ impl Snapshot {
     /// # Errors
     /// [`Rejection::InvalidCount`] when it is negative, not finite, or more than all requests.
     pub fn with_failed(self, failed: f64) -> Result<Self, Rejection> {
-        let total = self.buckets.iter().map(|bucket| bucket.count).sum::<f64>() + self.overflow;
+        let total = self.counts.iter().sum::<f64>() + self.overflow;
         if (0.0..=total * (1.0 + EDGE_TOLERANCE)).contains(&failed) {
             Ok(Self { failed: Some(failed), ..self })
         } else {
@@ -176,15 +172,12 @@ impl Snapshot {
 
     /// Whether it has counted a request.
     pub(crate) fn is_empty(&self) -> bool {
-        self.buckets.is_empty() && self.overflow == 0.0
+        self.edges.is_empty() && self.overflow == 0.0
     }
 
     /// The highest edge at or below a time, in seconds.
     pub(crate) fn edge_at_or_below(&self, seconds: f64) -> Option<f64> {
-        let above = self.buckets.partition_point(|bucket| {
-            bucket.edge_seconds < seconds || same_edge(bucket.edge_seconds, seconds)
-        });
-        Some(self.buckets[..above].last()?.edge_seconds)
+        self.edges[..up_to(&self.edges, seconds)].last().copied()
     }
 
     /// Whether it says how many requests ended with an error. One that has counted no request yet cannot say otherwise.
@@ -195,58 +188,43 @@ impl Snapshot {
     /// What happened between `earlier` and this reading of the same pod. A count that is lower than before means that
     /// the process has restarted; then everything it has counted since is new.
     pub fn since(&self, earlier: &Self) -> Delta {
-        let mut edges = Vec::new();
         let known = self.overflow >= earlier.overflow
             && self.shed >= earlier.shed
             && self.failed >= earlier.failed
-            && self.buckets_since(earlier, &mut edges);
+            && (earlier.edges.is_empty() || same_edges(&self.edges, &earlier.edges));
+        let counts = known.then(|| self.counts_since(earlier)).flatten();
         let nothing = Self::default();
-        let earlier = if known { earlier } else { &nothing };
-        if earlier.buckets.is_empty() {
-            let mut up_to = 0.0;
-            edges.clear();
-            edges.extend(self.buckets.iter().map(|bucket| {
-                up_to += bucket.count;
-                (bucket.edge_seconds, up_to)
-            }));
-        }
-        let within = edges.last().map_or(0.0, |&(_, up_to)| up_to);
+        let earlier = if counts.is_some() { earlier } else { &nothing };
+        let counts = counts.unwrap_or_else(|| self.counts.to_vec());
         Delta {
-            edges,
-            total: within + self.overflow - earlier.overflow,
+            total: counts.iter().sum::<f64>() + self.overflow - earlier.overflow,
+            edges: self.edges.clone(),
+            counts,
             shed: self.shed.unwrap_or(0.0) - earlier.shed.unwrap_or(0.0),
             failed: self.failed.unwrap_or(0.0) - earlier.failed.unwrap_or(0.0),
         }
     }
 
-    /// Requests up to each edge since `earlier`, if it had any edge. False when the edges are others, or a count is
-    /// lower than it was.
-    fn buckets_since(&self, earlier: &Self, edges: &mut Vec<(f64, f64)>) -> bool {
-        if earlier.buckets.is_empty() {
-            return true;
+    /// Requests between each edge and the one below since `earlier`, which has the same edges or none. None when one is lower
+    /// than it was.
+    fn counts_since(&self, earlier: &Self) -> Option<Vec<f64>> {
+        if earlier.edges.is_empty() {
+            return Some(self.counts.to_vec());
         }
-        if self.buckets.len() != earlier.buckets.len() {
-            return false;
-        }
-        edges.clear();
-        edges.reserve(self.buckets.len());
-        let mut up_to = 0.0;
-        for (now, before) in self.buckets.iter().zip(&*earlier.buckets) {
-            if now.edge_seconds.total_cmp(&before.edge_seconds).is_ne() || now.count < before.count {
-                return false;
-            }
-            up_to += now.count - before.count;
-            edges.push((now.edge_seconds, up_to));
-        }
-        true
+        let counts: Vec<f64> =
+            self.counts.iter().zip(&*earlier.counts).map(|(now, before)| now - before).collect();
+        // No early end: so the whole is a few instructions of many lanes each.
+        counts.iter().fold(true, |grown, count| grown & (*count >= 0.0)).then_some(counts)
     }
 }
 
 /// Requests that ended in some span of time, of one pod or of several.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Delta {
-    /// Finite upper edges in seconds, ascending, each with the number of requests up to it.
-    edges: Vec<(f64, f64)>,
+    /// Finite upper edges in seconds, ascending.
+    edges: Arc<[f64]>,
+    /// Requests between each edge and the one below it.
+    counts: Vec<f64>,
     /// Requests in all.
     pub total: f64,
     /// Requests refused because of load; they are not in `total`.
@@ -270,45 +248,51 @@ impl Delta {
     pub fn add(&mut self, other: &Self) {
         if self.total == 0.0 {
             self.edges.clone_from(&other.edges);
-        } else if other.total > 0.0 && self.same_edges(other) {
-            for ((_, count), (_, other_count)) in self.edges.iter_mut().zip(&other.edges) {
-                *count += other_count;
+            self.counts.clone_from(&other.counts);
+        } else if other.total > 0.0 && same_edges(&self.edges, &other.edges) {
+            for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+                *count += more;
             }
         } else if other.total > 0.0 {
-            let mut merged = Vec::with_capacity(self.edges.len());
-            let mut theirs = other.edges.iter().peekable();
-            for &(edge, count) in &self.edges {
-                while theirs
-                    .next_if(|&&(other_edge, _)| other_edge < edge && !same_edge(other_edge, edge))
-                    .is_some()
-                {}
-                if let Some(&(_, other_count)) =
-                    theirs.next_if(|&&(other_edge, _)| same_edge(other_edge, edge))
-                {
-                    merged.push((edge, count + other_count));
-                }
-            }
-            self.edges = merged;
+            self.add_at_common_edges(other);
         }
         self.total += other.total;
         self.shed += other.shed;
         self.failed += other.failed;
     }
 
-    fn same_edges(&self, other: &Self) -> bool {
-        self.edges.len() == other.edges.len()
-            && self.edges.iter().zip(&other.edges).all(|(a, b)| a.0.total_cmp(&b.0).is_eq())
+    fn add_at_common_edges(&mut self, other: &Self) {
+        let (mut edges, mut counts) = (Vec::new(), Vec::new());
+        let mut theirs = other.cumulative().peekable();
+        let mut below = 0.0;
+        for (edge, count) in self.cumulative() {
+            while theirs.next_if(|&(other, _)| other < edge && !same_edge(other, edge)).is_some() {}
+            if let Some((_, more)) = theirs.next_if(|&(other, _)| same_edge(other, edge)) {
+                edges.push(edge);
+                counts.push(count + more - below);
+                below = count + more;
+            }
+        }
+        (self.edges, self.counts) = (edges.into(), counts);
     }
 
-    /// Finite upper edges in seconds, ascending, each with the number of requests up to it.
-    pub fn edges(&self) -> &[(f64, f64)] {
+    /// Finite upper edges in seconds, ascending.
+    pub fn edges(&self) -> &[f64] {
         &self.edges
+    }
+
+    /// Each edge with the number of requests up to it, lowest first.
+    pub fn cumulative(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.edges.iter().zip(&self.counts).scan(0.0, |up_to, (&edge, count)| {
+            *up_to += count;
+            Some((edge, *up_to))
+        })
     }
 
     /// Counts every request as `part` of one.
     pub fn scale(&mut self, part: f64) {
-        for (_, up_to) in &mut self.edges {
-            *up_to *= part;
+        for count in &mut self.counts {
+            *count *= part;
         }
         self.total *= part;
         self.shed *= part;
@@ -317,13 +301,13 @@ impl Delta {
 
     /// The `q`-quantile, linear within its bucket. None without requests or without a finite edge.
     pub fn quantile(&self, q: f64) -> Option<Quantile> {
-        let &(highest, _) = self.edges.last()?;
+        let highest = *self.edges.last()?;
         if self.total <= 0.0 {
             return None;
         }
         let rank = q * self.total;
         let (mut lower_edge, mut below) = (0.0, 0.0);
-        for &(edge, up_to) in &self.edges {
+        for (edge, up_to) in self.cumulative() {
             if up_to >= rank && up_to > below {
                 let seconds =
                     lower_edge + (edge - lower_edge) * ((rank - below) / (up_to - below)).clamp(0.0, 1.0);
@@ -337,15 +321,21 @@ impl Delta {
     /// Requests that took longer than `target`: exact when an edge lies there, otherwise counted from the next lower
     /// edge, which is never too few.
     pub fn slower_than(&self, target: Duration) -> f64 {
-        let target_seconds = target.as_secs_f64();
-        let within = self
-            .edges
-            .iter()
-            .rev()
-            .find(|&&(edge, _)| edge < target_seconds || same_edge(edge, target_seconds))
-            .map_or(0.0, |&(_, up_to)| up_to);
-        (self.total - within).max(0.0)
+        let within = up_to(&self.edges, target.as_secs_f64());
+        (self.total - self.counts[..within].iter().sum::<f64>()).max(0.0)
     }
+}
+
+/// How many edges lie at or below a time, in seconds.
+fn up_to(edges: &[f64], seconds: f64) -> usize {
+    edges.partition_point(|&edge| edge < seconds || same_edge(edge, seconds))
+}
+
+/// Whether they are the same to the last bit, as those of two readings of one version are.
+fn same_edges(a: &[f64], b: &[f64]) -> bool {
+    // No early end, as in `counts_since`.
+    let same = || a.iter().zip(b).fold(true, |same, (a, b)| same & (a.to_bits() == b.to_bits()));
+    a.len() == b.len() && (std::ptr::eq(a, b) || same())
 }
 
 pub(crate) fn same_edge(a: f64, b: f64) -> bool {

@@ -91,10 +91,12 @@ impl Fleet {
             cumulative.push((*edge, served));
         }
         let in_flight = utilization * CAPACITY_PER_SECOND * MEAN_SECONDS;
-        let reading =
-            Snapshot::new(cumulative, Some(in_flight), Some(0.0)).map_err(|rejection: Rejection| {
+        // Each pod has a reading of its own, as one that was scraped: clones would share what is counted.
+        let reading = || {
+            Snapshot::new(cumulative.clone(), Some(in_flight), Some(0.0)).map_err(|rejection: Rejection| {
                 anyhow::anyhow!("a reading was refused: {}", rejection.as_str())
-            })?;
+            })
+        };
         let cpu = Cpu {
             used_seconds: CPU_SECONDS * served,
             limit_cores: Some(1.0),
@@ -103,19 +105,21 @@ impl Fleet {
         };
         let started = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(500_000);
         let now = started + SignedDuration::from_mins(10) + SignedDuration::from_secs(seconds as i64);
-        let pod = |uid: &String| Pod {
-            uid: uid.clone(),
-            template: String::new(),
-            created_at: started,
-            ready_at: Some(started + SignedDuration::from_secs(3)),
-            sample: Some(Sample { at: now, reading: Ok(reading.clone()), cpu: Some(cpu) }),
+        let pod = |uid: &String| {
+            Ok(Pod {
+                uid: uid.clone(),
+                template: String::new(),
+                created_at: started,
+                ready_at: Some(started + SignedDuration::from_secs(3)),
+                sample: Some(Sample { at: now, reading: Ok(reading()?), cpu: Some(cpu) }),
+            })
         };
         Ok(Observation {
             now,
             current: self.replicas(),
             template: 1,
             rolling_out: false,
-            pods: self.uids.iter().map(pod).collect(),
+            pods: self.uids.iter().map(pod).collect::<Result<_>>()?,
         })
     }
 

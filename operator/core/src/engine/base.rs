@@ -48,7 +48,7 @@ impl LowLoad {
 
     /// As the model takes it. What lies on either side of an edge in `kept_seconds` is not put together.
     pub fn base(&self, kept_seconds: &[f64]) -> Option<Base> {
-        Base::of(self.counts.edges(), self.counts.total, kept_seconds)
+        Base::of(self.counts.cumulative(), self.counts.total, kept_seconds)
     }
 }
 

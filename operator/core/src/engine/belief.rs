@@ -389,7 +389,7 @@ fn telling_edges(base: &Base, counts: &Delta, settings: &Settings) -> Vec<f64> {
     let lowest = edges.iter().copied().fold(f64::INFINITY, f64::min);
     for share in [0.25, 0.04] {
         let at = base.exceeded_by(share);
-        let edge = counts.edges().iter().map(|edge| edge.0).find(|edge| *edge >= at);
+        let edge = counts.edges().iter().copied().find(|edge| *edge >= at);
         edges.extend(edge.filter(|edge| *edge < 0.9 * lowest));
     }
     edges.sort_by(f64::total_cmp);

@@ -36,6 +36,8 @@ const CAPACITY_OF_SATURATION: f64 = 0.75;
 const SATURATION_SPREAD: f64 = 0.15;
 /// Points that stand for the distribution of the capacity.
 const POINTS: usize = 8;
+/// Weights below this part of the largest are left out of a mean.
+const TELLING_WEIGHT: f64 = 3e-4;
 
 /// What is known of the load that one pod can carry for one target.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,23 +97,17 @@ impl Capacity {
         let variance = seconds * WANDERING_PER_ROOT_SECOND.powi(2);
         let moved = (variance / (2.0 * self.grid.step * self.grid.step)).min(0.25);
         let lost = (FORGOTTEN_PER_SECOND * seconds).min(0.5);
-        let mut before = vec![0.0; COLUMNS];
-        let mut here = vec![0.0; COLUMNS];
-        let weights = self.grid.log_weights.iter().map(|weight| weight.exp()).collect::<Vec<_>>();
-        let row = |row: usize| &weights[row * COLUMNS..(row + 1) * COLUMNS];
-        before.copy_from_slice(row(0));
-        for index in 0..ROWS {
-            here.copy_from_slice(row(index));
-            let after = row((index + 1).min(ROWS - 1));
+        let rows: Vec<&[f64]> = self.grid.weights().collect();
+        let mut weights = Vec::with_capacity(ROWS * COLUMNS);
+        for (index, here) in rows.iter().enumerate() {
+            let (before, after) = (rows[index.saturating_sub(1)], rows[(index + 1).min(ROWS - 1)]);
             let mean = here.iter().sum::<f64>() / COLUMNS as f64;
-            for column in 0..COLUMNS {
-                let blurred = here[column] * (1.0 - 2.0 * moved) + moved * (before[column] + after[column]);
-                self.grid.log_weights[index * COLUMNS + column] =
-                    ((1.0 - lost) * blurred + lost * mean).max(1e-26).ln();
-            }
-            std::mem::swap(&mut before, &mut here);
+            weights.extend(here.iter().zip(before).zip(after).map(|((here, before), after)| {
+                let blurred = here * (1.0 - 2.0 * moved) + moved * (before + after);
+                (1.0 - lost) * blurred + lost * mean
+            }));
         }
-        self.grid.settle();
+        self.grid.set(weights);
     }
 
     /// Learns from the share over the target.
@@ -122,14 +118,20 @@ impl Capacity {
         let log_load = evidence.per_pod_per_second.ln();
         let weight = 1.0 / (GROUPING + evidence.total * self.budget / LATE_MAX);
         let within = evidence.total - evidence.over;
+        let explained = |over: f64| weight * (evidence.over * over.ln() + within * (-over).ln_1p());
+        // At many loads the share is as without any, or as high as it can be: a logarithm is dear.
+        let ends = FLOORS.map(|floor| [0.0, f64::INFINITY].map(|grown| share(self.budget, floor, grown)));
+        let explained_ends = ends.map(|ends| ends.map(explained));
         for row in 0..ROWS {
             let relative = log_load - self.grid.log_at(row);
             let grown = STEEPNESS.map(|steepness| (steepness * relative).exp());
             for (column, weight_here) in
                 self.grid.log_weights[row * COLUMNS..(row + 1) * COLUMNS].iter_mut().enumerate()
             {
-                let over = share(self.budget, FLOORS[column % FLOORS.len()], grown[column / FLOORS.len()]);
-                *weight_here += weight * (evidence.over * over.ln() + within * (-over).ln_1p());
+                let floor = column % FLOORS.len();
+                let over = share(self.budget, FLOORS[floor], grown[column / FLOORS.len()]);
+                let end = ends[floor].iter().position(|end| over.to_bits() == end.to_bits());
+                *weight_here += end.map_or_else(|| explained(over), |end| explained_ends[floor][end]);
             }
         }
         self.grid.settle();
@@ -171,9 +173,9 @@ impl Capacity {
             return;
         }
         let mut columns = [0.0; COLUMNS];
-        for weights in self.grid.log_weights.chunks_exact(COLUMNS) {
+        for weights in self.grid.weights() {
             for (sum, weight) in columns.iter_mut().zip(weights) {
-                *sum += weight.exp();
+                *sum += weight;
             }
         }
         let total = columns.iter().sum::<f64>();
@@ -242,10 +244,9 @@ impl Capacity {
 
     fn mean(&self, value: impl Fn(usize, f64, f64) -> f64) -> f64 {
         let (mut sum, mut total) = (0.0, 0.0);
-        for (row, weights) in self.grid.log_weights.chunks_exact(COLUMNS).enumerate() {
+        for (row, weights) in self.grid.weights().enumerate() {
             for (weight, (steepness, floor)) in weights.iter().zip(columns()) {
-                if *weight > -8.0 {
-                    let weight = weight.exp();
+                if *weight > TELLING_WEIGHT {
                     sum += weight * value(row, steepness, floor);
                     total += weight;
                 }

@@ -32,8 +32,9 @@ pub struct Ceiling {
     known: Option<Busy>,
     /// How far the last two rounds were at the ceiling, 0 to 1.
     at: [f64; 2],
-    /// Whether pods were kept busy in the last round.
+    /// Whether pods were kept busy in the last round, and how many there were.
     busy: bool,
+    ready: usize,
     /// When busy pods last became fewer.
     fewer_at_seconds: Option<f64>,
 }
@@ -41,9 +42,11 @@ pub struct Ceiling {
 /// What pods did in a round.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Seen {
-    /// Pods that the load has reached.
+    /// All pods that are ready.
+    pub ready: usize,
+    /// Those of them that the load has reached.
     pub reached: usize,
-    /// Those of them that are past their first seconds: new ones are no reason to expect more.
+    /// Those that are past their first seconds, too: new ones are no reason to expect more.
     pub warm: usize,
     /// What they completed together, in requests per second.
     pub per_second: f64,
@@ -67,8 +70,10 @@ impl Ceiling {
         let recent = |seen: &Busy| now_seconds - seen.at_seconds < AGE_SECONDS_MAX;
         self.fewest = self.fewest.filter(recent);
         self.known = self.known.filter(|known| recent(known) && per_second < DISPROVED * known.per_second);
+        if self.busy && (replacing || seen.ready < self.ready) {
+            self.fewer_at_seconds = Some(now_seconds);
+        }
         if replacing {
-            self.fewer(now_seconds);
             self.fewest = None;
         }
         let going = self.fewer_at_seconds.is_some_and(|at| now_seconds - at < GOING_SECONDS);
@@ -77,7 +82,7 @@ impl Ceiling {
             if going && busy { 1.0 } else { near }
         };
         self.at = [self.at[1], self.known.map_or(0.0, at)];
-        self.busy = busy;
+        (self.busy, self.ready) = (busy, seen.ready);
         busy && !going && !replacing && self.find(now_seconds, seen)
     }
 
@@ -108,13 +113,6 @@ impl Ceiling {
         true
     }
 
-    /// Some of the pods that the last round was about are gone.
-    pub fn fewer(&mut self, now_seconds: f64) {
-        if self.busy {
-            self.fewer_at_seconds = Some(now_seconds);
-        }
-    }
-
     /// The ceiling, in requests per second, if one is known.
     pub fn per_second(&self) -> Option<f64> {
         self.known.map(|known| known.per_second)
@@ -141,7 +139,7 @@ mod tests {
     }
 
     fn busy(pods: usize, per_second: f64) -> Seen {
-        Seen { reached: pods, warm: pods, per_second, busy: true, replacing: false }
+        Seen { ready: pods, reached: pods, warm: pods, per_second, busy: true, replacing: false }
     }
 
     fn idle(pods: usize, per_second: f64) -> Seen {
@@ -204,9 +202,6 @@ mod tests {
             let mut ceiling = Ceiling::default();
             for (round, pods) in [20, 25, 25].into_iter().enumerate() {
                 ceiling.follow(5.0 * round as f64, busy(pods, 600.0));
-            }
-            if !replacing {
-                ceiling.fewer(15.0);
             }
             for (round, pods) in [20, 25, 25, 25].into_iter().enumerate() {
                 ceiling.follow(15.0 + 5.0 * round as f64, Seen { replacing, ..busy(pods, 250.0) });

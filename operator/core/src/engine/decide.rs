@@ -98,12 +98,10 @@ impl Engine {
         self.clock_seconds += round.seconds;
         let horizon_seconds = self.horizon(settings).as_secs_f64();
         let outlook = self.forecast.next(round.seconds, round.offered_per_second, horizon_seconds);
-        if round.ready < self.round.ready {
-            self.ceiling.fewer(self.clock_seconds);
-        }
         let seen = Seen {
+            ready: round.ready,
             reached: round.ready - round.unreached,
-            warm: round.pods.iter().filter(|pod| pod.warm).count(),
+            warm: round.warm(),
             per_second: round.completed_per_second,
             busy: belief::busy(round, settings),
             replacing: round.replacing,
@@ -339,11 +337,10 @@ impl Engine {
     }
 
     fn state(&self, observation: &Observation, round: &Round, known: &Known) -> State {
-        let warm = round.pods.iter().filter(|pod| pod.warm).count();
         State {
             now_seconds: self.clock_seconds,
             replicas: observation.current,
-            settled: warm as u32 >= observation.current,
+            settled: round.warm() as u32 >= observation.current,
             total: round.delta.total + round.delta.shed,
             late: known.target.missed(&round.delta) + round.delta.shed,
             budget: known.target.budget(),

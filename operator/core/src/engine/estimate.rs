@@ -99,6 +99,13 @@ pub struct CpuRound {
     pub throttled_share: f64,
 }
 
+impl Round {
+    /// Measured pods that are past their first seconds and that the load has reached.
+    pub fn warm(&self) -> usize {
+        self.pods.iter().filter(|pod| pod.warm).count()
+    }
+}
+
 impl Estimator {
     /// Takes the readings of a round. The roster must have seen it.
     pub fn round(&mut self, observation: &Observation, roster: &Roster) -> Round {

@@ -10,6 +10,9 @@ pub const STEP_FINE: f64 = 0.025;
 pub const SPREAD_FINE: f64 = 0.25;
 /// Logarithm of the smallest weight, relative to the largest: no evidence is so strong that none could speak against it.
 const LOG_WEIGHT_MIN: f64 = -60.0;
+/// Below this a weight is none, where weights are added up. Most of a grid is, and neither its logarithms nor its powers
+/// need to be taken.
+const LOG_WEIGHT_NONE: f64 = -58.0;
 
 /// Weights of `ROWS` loads in `COLUMNS` variants each.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,15 +23,18 @@ pub struct LogGrid<const COLUMNS: usize> {
     pub step: f64,
     /// Logarithms of weights, row by row; the largest is 0 once settled.
     pub log_weights: Vec<f64>,
-    /// Weights of the rows, as of the last time it was settled: they are read many times in a decision.
+    /// The weights, as of the last time it was settled: they are read many times in a decision.
+    weights: Vec<f64>,
+    /// Their sums over each row.
     rows: Vec<f64>,
 }
 
 impl<const COLUMNS: usize> LogGrid<COLUMNS> {
     /// These weights, as they are.
     pub fn new(first: f64, step: f64, log_weights: Vec<f64>) -> Self {
-        let mut grid = Self { first, step, log_weights, rows: vec![0.0; ROWS] };
-        grid.add_up();
+        let weights = vec![0.0; ROWS * COLUMNS];
+        let mut grid = Self { first, step, log_weights, weights, rows: vec![0.0; ROWS] };
+        grid.raise();
         grid
     }
 
@@ -37,14 +43,27 @@ impl<const COLUMNS: usize> LogGrid<COLUMNS> {
         self.first + self.step * row as f64
     }
 
+    /// Weights of each load's variants, once settled; the largest of all is 1.
+    pub fn weights(&self) -> impl Iterator<Item = &[f64]> {
+        self.weights.chunks_exact(COLUMNS)
+    }
+
     /// Weights of the loads, over all variants, once settled.
     pub fn rows(&self) -> impl Iterator<Item = f64> {
         self.rows.iter().copied()
     }
 
+    /// Takes the weights from their logarithms.
+    fn raise(&mut self) {
+        for (weight, &log) in self.weights.iter_mut().zip(&self.log_weights) {
+            *weight = if log < LOG_WEIGHT_NONE { 0.0 } else { log.exp() };
+        }
+        self.add_up();
+    }
+
     fn add_up(&mut self) {
-        for (row, weights) in self.rows.iter_mut().zip(self.log_weights.chunks_exact(COLUMNS)) {
-            *row = weights.iter().map(|weight| weight.exp()).sum();
+        for (row, weights) in self.rows.iter_mut().zip(self.weights.chunks_exact(COLUMNS)) {
+            *row = weights.iter().sum();
         }
     }
 
@@ -61,14 +80,31 @@ impl<const COLUMNS: usize> LogGrid<COLUMNS> {
         (mean, (second / sum - mean * mean).max(0.0).sqrt())
     }
 
-    /// To be called when the weights have changed: scales them, and moves or refines the grid when what is likely comes near
-    /// its end or is known well.
+    /// Takes other weights, row by row and of any scale.
+    pub fn set(&mut self, weights: Vec<f64>) {
+        self.weights = weights;
+        let most = self.weights.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+        let least = LOG_WEIGHT_NONE.exp();
+        for (weight, log) in self.weights.iter_mut().zip(&mut self.log_weights) {
+            *weight /= most;
+            *log = if *weight < least { LOG_WEIGHT_MIN } else { weight.ln() };
+        }
+        self.add_up();
+        self.fit();
+    }
+
+    /// To be called when the logarithms have changed: scales them, and takes the weights from them.
     pub fn settle(&mut self) {
         let most = self.log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         for weight in &mut self.log_weights {
             *weight = (*weight - most).max(LOG_WEIGHT_MIN);
         }
-        self.add_up();
+        self.raise();
+        self.fit();
+    }
+
+    /// Moves or refines the grid when what is likely comes near its end or is known well.
+    fn fit(&mut self) {
         let (mean, spread) = self.moments();
         let row = (mean - self.first) / self.step;
         let step = if spread < 0.6 * SPREAD_FINE {
@@ -81,7 +117,7 @@ impl<const COLUMNS: usize> LogGrid<COLUMNS> {
         let near_end = row < ROWS as f64 * 0.2 || row > ROWS as f64 * 0.8;
         if near_end || (step - self.step).abs() > f64::EPSILON {
             self.resample(mean, step);
-            self.add_up();
+            self.raise();
         }
     }
 

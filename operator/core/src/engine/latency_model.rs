@@ -27,17 +27,20 @@ pub struct Base {
 impl Base {
     /// From buckets `(upper edge in seconds, requests up to it)`, ascending, and the number of all requests. What lies
     /// on either side of an edge in `kept_seconds` is never put together. None without requests or edges.
-    pub fn of(cumulative: &[(f64, f64)], total: f64, kept_seconds: &[f64]) -> Option<Self> {
-        let &(last_edge, within) = cumulative.last()?;
+    pub fn of(
+        cumulative: impl Iterator<Item = (f64, f64)>,
+        total: f64,
+        kept_seconds: &[f64],
+    ) -> Option<Self> {
         if total <= 0.0 {
             return None;
         }
-        let mut atoms = Vec::with_capacity(cumulative.len().min(ATOMS_MAX) + 1);
+        let mut atoms = Vec::with_capacity(ATOMS_MAX + 1);
         let (mut lower, mut below) = (0.0, 0.0);
         // Narrow buckets are put together until they hold enough to matter.
         let least = total / ATOMS_MAX as f64;
         let (mut mass, mut moment) = (0.0, 0.0);
-        for &(edge, up_to) in cumulative {
+        for (edge, up_to) in cumulative {
             let count: f64 = up_to - below;
             mass += count;
             moment += count * f64::midpoint(lower, edge);
@@ -48,11 +51,14 @@ impl Base {
             }
             (lower, below) = (edge, up_to);
         }
+        if lower <= 0.0 {
+            return None;
+        }
         if mass > 0.0 {
             atoms.push((moment / mass, mass / total));
         }
-        if total > within {
-            atoms.push((1.5 * last_edge, (total - within) / total));
+        if total > below {
+            atoms.push((1.5 * lower, (total - below) / total));
         }
         let mean = atoms.iter().map(|(seconds, share)| seconds * share).sum::<f64>();
         let square = atoms.iter().map(|(seconds, share)| seconds * seconds * share).sum::<f64>();
@@ -160,7 +166,7 @@ mod tests {
                 (edge, 1e6 * (1.0 - (-edge / mean_seconds).exp()))
             })
             .collect::<Vec<_>>();
-        Base::of(&cumulative, 1e6, &[0.1, 0.3]).unwrap()
+        Base::of(cumulative.into_iter(), 1e6, &[0.1, 0.3]).unwrap()
     }
 
     #[test]
@@ -201,7 +207,8 @@ mod tests {
 
     #[test]
     fn nothing_seen_gives_no_base() {
-        assert_eq!(Base::of(&[], 0.0, &[]), None);
-        assert_eq!(Base::of(&[(0.1, 0.0)], 0.0, &[]), None);
+        assert_eq!(Base::of([].into_iter(), 0.0, &[]), None);
+        assert_eq!(Base::of([].into_iter(), 1.0, &[]), None);
+        assert_eq!(Base::of([(0.1, 0.0)].into_iter(), 0.0, &[]), None);
     }
 }

@@ -14,6 +14,8 @@ const WORKERS: [f64; 6] = [1.0, 2.0, 4.0, 8.0, 16.0, 64.0];
 const COLUMNS: usize = WORKERS.len();
 /// What is left of old evidence after a second: half after eight minutes.
 const KEPT_PER_SECOND: f64 = 0.9986;
+/// Weights below this part of the largest are left out of a mean.
+const TELLING_WEIGHT: f64 = 2.5e-3;
 /// A second counts as at most this many independent requests: requests that wait in the same queue are late together.
 const REQUESTS_MAX_PER_SECOND: f64 = 15.0;
 
@@ -98,11 +100,12 @@ impl QueueFit {
     pub fn capacity(&self, base: &Base, target: Target, tail: &Tail) -> (f64, f64) {
         let unloaded = target.latency_seconds().map_or(0.0, |seconds| base.over(seconds));
         let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
-        for (row, weights) in self.grid.log_weights.chunks_exact(COLUMNS).enumerate() {
-            for (&weight, workers) in weights.iter().zip(WORKERS).filter(|(weight, _)| **weight > -6.0) {
+        for (row, weights) in self.grid.weights().enumerate() {
+            for (&weight, workers) in
+                weights.iter().zip(WORKERS).filter(|(weight, _)| **weight > TELLING_WEIGHT)
+            {
                 let saturation = self.grid.log_at(row).exp();
                 let log = carried(target.budget(), unloaded, tail, saturation, wait_exponent(workers)).ln();
-                let weight = weight.exp();
                 sum += weight;
                 first += weight * log;
                 second += weight * log * log;
