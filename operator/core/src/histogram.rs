@@ -213,8 +213,9 @@ impl Snapshot {
         }
         let counts: Vec<f64> =
             self.counts.iter().zip(&*earlier.counts).map(|(now, before)| now - before).collect();
-        // No early end: so the whole is a few instructions of many lanes each.
-        counts.iter().fold(true, |grown, count| grown & (*count >= 0.0)).then_some(counts)
+        // Counted without an early end, so that the whole is a few instructions of many lanes each.
+        let lower = counts.iter().filter(|count| **count < 0.0).count();
+        (lower == 0).then_some(counts)
     }
 }
 
@@ -333,9 +334,9 @@ fn up_to(edges: &[f64], seconds: f64) -> usize {
 
 /// Whether they are the same to the last bit, as those of two readings of one version are.
 fn same_edges(a: &[f64], b: &[f64]) -> bool {
-    // No early end, as in `counts_since`.
-    let same = || a.iter().zip(b).fold(true, |same, (a, b)| same & (a.to_bits() == b.to_bits()));
-    a.len() == b.len() && (std::ptr::eq(a, b) || same())
+    // Counted without an early end, as in `counts_since`.
+    let others = || a.iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+    a.len() == b.len() && (std::ptr::eq(a, b) || others() == 0)
 }
 
 pub(crate) fn same_edge(a: f64, b: f64) -> bool {

@@ -2,10 +2,11 @@
 //! it is built with all optimisations: an hour of requests is replayed thousands of times.
 //!
 //! It reads no clock but for its progress: the same options give the same JSON, to the byte. Reading order: [`traces`] and
-//! [`case`] (on what), [`measure`] (which policies), [`again`] (Plimsoll alone), [`results`].
+//! [`case`] (on what), [`measure`] (which policies), [`causes`] (of missed minutes), [`again`] (Plimsoll alone), [`results`].
 
 pub mod again;
 pub mod case;
+pub mod causes;
 pub mod measure;
 pub mod progress;
 pub mod results;

@@ -11,6 +11,7 @@ use plimsoll_simulator::suite::{CHANGE_AT, STEP_AT};
 use plimsoll_simulator::{Outcome, Prepared, Scenario};
 
 use crate::case::Case;
+use crate::causes::Causes;
 use crate::results::{After, CaseRuns, Moment, Role, Run, Shown, Who};
 
 /// Minutes in a row that must keep the promise before it counts as kept again.
@@ -213,6 +214,7 @@ impl Judge<'_> {
             useless_rises: oracle
                 .filter(|_| judged && scenario.dependency.is_some())
                 .map(|oracle| useless_rises(scenario, outcome, oracle)),
+            causes: (role == Role::Plimsoll).then(|| Causes::of(scenario, case.changing, outcome)),
         }
     }
 }

@@ -5,6 +5,7 @@ use plimsoll_simulator::peers::settings::{Family, Setting, customary};
 use serde::{Deserialize, Serialize};
 
 use crate::case::Case;
+use crate::causes::Causes;
 use crate::traces::Source;
 
 /// As whom a policy ran.
@@ -90,6 +91,9 @@ pub struct Run {
     /// Scale-ups beyond the most that the oracle wanted, while the load was more than the dependency carries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub useless_rises: Option<u32>,
+    /// What happened in the minutes that missed the promise; of Plimsoll only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub causes: Option<Causes>,
 }
 
 /// What came after the service changed.

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
+use plimsoll_scaling::causes::Causes;
 use plimsoll_scaling::results::{CaseRuns, Results, Total, Who};
 use plimsoll_simulator::peers::settings::{Family, customary};
 
@@ -24,6 +25,7 @@ pub fn render(results: &Results) -> String {
         "\nThe step on the real cluster is measured apart: [A step of the load](#a-step-of-the-load)."
     );
     lost(&mut out, results);
+    missed(&mut out, results);
     policies(&mut out, results);
     cases(&mut out, results);
     changes(&mut out, results);
@@ -69,6 +71,35 @@ fn lost(out: &mut String, results: &Results) {
     for case in lost {
         let _ = writeln!(out, "- {case}.");
     }
+}
+
+/// A row for each service: what happened in the minutes in which Plimsoll missed the promise.
+fn missed(out: &mut String, results: &Results) {
+    let _ = writeln!(
+        out,
+        "\n### Why minutes missed the promise\n\nPlimsoll's violation-minutes, those of changing services included; each is counted once, under the first column that is true of it.\n\n| service | Plimsoll | oracle | best peer in hindsight | load beyond what the dependency carries | first 10 minutes | 5 minutes after a change | load rose by a tenth or more within the start of a pod | new pods in their first seconds | none of these |\n|---|---|---|---|---|---|---|---|---|---|"
+    );
+    let mut services: Vec<&str> = results.cases.iter().map(|case| case.service.as_str()).collect();
+    services.sort_unstable();
+    services.dedup();
+    let row = |name: &str, cases: &[&CaseRuns]| {
+        let minutes = |who: Who| -> u32 {
+            cases.iter().filter_map(|case| case.total(who)).map(|total| total.violation_minutes).sum()
+        };
+        let mut causes = Causes::default();
+        let runs = cases.iter().flat_map(|case| case.runs(Who::Plimsoll));
+        runs.filter_map(|run| run.causes.as_ref()).for_each(|run| causes.add(run));
+        let Causes { saturated, learning, changed, rise, starts, other } = causes;
+        let [plimsoll, oracle, best] = [Who::Plimsoll, Who::Oracle, Who::Best].map(minutes);
+        format!(
+            "| {name} | {plimsoll} | {oracle} | {best} | {saturated} | {learning} | {changed} | {rise} | {starts} | {other} |"
+        )
+    };
+    for service in services {
+        let cases: Vec<&CaseRuns> = results.cases.iter().filter(|case| case.service == service).collect();
+        let _ = writeln!(out, "{}", row(service, &cases));
+    }
+    let _ = writeln!(out, "{}", row("all", &results.cases.iter().collect::<Vec<_>>()));
 }
 
 /// A row for each policy, over all cases.
@@ -210,6 +241,7 @@ mod tests {
             after: None,
             step_seconds: None,
             useless_rises: None,
+            causes: None,
         }
     }
 
@@ -242,6 +274,7 @@ mod tests {
             seeds: vec![1, 2],
             traces: Vec::new(),
             suite_settings: Vec::new(),
+            shown: None,
             cases,
         }
     }
@@ -282,6 +315,24 @@ mod tests {
                 "worst case: at most 1.05× | 1.182×, over by 0.132 | **missed** |",
                 "median case | 20 %, short by 5 points; more violation-minutes in 1 of 2 cases | **missed** |",
                 "- wild on service: 4 violation-minutes, the best peer in hindsight 0; 1.18× the replica-hours of the best peer in hindsight; 1.30× the oracle's replica-hours.",
+            ],
+        );
+    }
+
+    #[test]
+    fn missed_minutes_are_told_by_service_with_what_happened() {
+        let mut wild = case("wild", (11.0, 3));
+        for run in wild.runs.iter_mut().filter(|run| run.role == Role::Plimsoll) {
+            run.causes = Some(Causes { rise: 2, other: 1, ..Causes::default() });
+        }
+        let calm = CaseRuns { service: "another".into(), ..case("calm", (10.5, 0)) };
+        let text = render(&results(vec![wild, calm]));
+        holds(
+            &text,
+            &[
+                "| another | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |",
+                "| service | 6 | 0 | 0 | 0 | 0 | 0 | 4 | 0 | 2 |",
+                "| all | 6 | 0 | 0 | 0 | 0 | 0 | 4 | 0 | 2 |",
             ],
         );
     }
