@@ -25,7 +25,9 @@ const PROGRAM: &str = "plimsoll-scaling";
 const COMPILE_LIMIT: Duration = Duration::from_mins(20);
 
 /// What is compared, and where the results go.
+// Both structs would name a group of arguments after themselves.
 #[derive(Args, Clone, Debug)]
+#[group(skip)]
 pub struct Options {
     #[command(flatten)]
     compared: plimsoll_scaling::Options,

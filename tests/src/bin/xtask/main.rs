@@ -104,3 +104,15 @@ async fn run(command: Command) -> Result<()> {
         Command::Generate => generate::run().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_command_line_can_be_read() {
+        Arguments::command().debug_assert();
+    }
+}
