@@ -4,9 +4,11 @@
 //! It never puts together what does not belong together: seeds, cases and policies are held to the earlier run's, and what
 //! runs again beside Plimsoll, one peer on each scenario at least, must come to what it came to then.
 
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use flate2::read::GzDecoder;
 use plimsoll_simulator::engine::Plimsoll;
 use plimsoll_simulator::peers::hindsight::Found;
 use plimsoll_simulator::peers::settings::customary;
@@ -26,8 +28,13 @@ const INSTEAD: &str = "run without --peers-from";
 /// case that is missing or on which other policies would run today.
 pub fn read(file: &Path, cases: &[Case], seeds: &[u64], quick: bool) -> Result<Vec<CaseRuns>> {
     let shown = file.display();
-    let json = std::fs::read(file).with_context(|| format!("read {shown}"))?;
-    let earlier: Results = serde_json::from_slice(&json)
+    let bytes = std::fs::read(file).with_context(|| format!("read {shown}"))?;
+    let packed = file.extension().is_some_and(|extension| extension == "gz");
+    let mut json: Box<dyn Read> =
+        if packed { Box::new(GzDecoder::new(&bytes[..])) } else { Box::new(&bytes[..]) };
+    let mut text = String::new();
+    json.read_to_string(&mut text).with_context(|| format!("unpack {shown}"))?;
+    let earlier: Results = serde_json::from_str(&text)
         .with_context(|| format!("{shown} is not what --json writes today; {INSTEAD}"))?;
     let with = if earlier.quick { "with" } else { "without" };
     ensure!(earlier.quick == quick, "{shown} is of a run {with} --quick, which this one is not; {INSTEAD}");
@@ -188,6 +195,10 @@ mod tests {
         std::fs::write(&file, "{}").unwrap();
         let none = Options { peers_from: Some(file), ..options.clone() };
         assert!(format!("{:#}", compare(&none).unwrap_err()).contains("not what --json writes"));
+        let file = folder.path().join("none.json.gz");
+        std::fs::write(&file, "{}").unwrap();
+        let not_packed = Options { peers_from: Some(file), ..options.clone() };
+        assert!(format!("{:#}", compare(&not_packed).unwrap_err()).contains("unpack"));
     }
 
     #[test]
