@@ -98,6 +98,10 @@ pub struct LearnedStatus {
     pub startup: Option<String>,
     /// Median time of a request without load, as a duration.
     pub typical: String,
+    /// Requests per second that all replicas complete together at most, as a decimal number, because of something that they share,
+    /// such as a database; absent while no such limit is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_requests_per_second: Option<String>,
 }
 
 /// What one replica carries within a target.
@@ -110,4 +114,11 @@ pub struct LearnedCapacityStatus {
     pub requests_per_second: String,
     /// How far that may be off, in percent.
     pub uncertainty_percent: i32,
+    /// Requests per second at which a replica that has just become ready, and is still cold, is late with 20 times as many as the
+    /// target allows (at most a quarter of them), as a decimal number; absent before one was seen to become ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold_requests_per_second: Option<String>,
+    /// How far that may be off, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold_uncertainty_percent: Option<i32>,
 }

@@ -2,7 +2,7 @@
 
 use plimsoll_crds::{LearnedCapacityStatus, LearnedStatus, parse_duration};
 
-use crate::engine::{Learned, LearnedCapacity, Target};
+use crate::engine::{Learned, LearnedCapacity, Likely, Target};
 use crate::input::Targets;
 
 /// A number that changed by less than this part is the same to the status.
@@ -18,8 +18,10 @@ pub(crate) fn to_status(
         let (name, target) = targets.each().find(|(_, target)| *target == known.target)?;
         Some(LearnedCapacityStatus {
             target: named(name, target),
-            requests_per_second: three_digits(known.per_second),
-            uncertainty_percent: (known.spread * 100.0).clamp(1.0, 999.0).round() as i32,
+            requests_per_second: three_digits(known.warm.per_second),
+            uncertainty_percent: percent(known.warm.spread),
+            cold_requests_per_second: known.cold.map(|cold| three_digits(cold.per_second)),
+            cold_uncertainty_percent: known.cold.map(|cold| percent(cold.spread)),
         })
     };
     let next = LearnedStatus {
@@ -27,6 +29,7 @@ pub(crate) fn to_status(
         capacities: learned.capacities.iter().filter_map(capacity).collect(),
         startup: learned.startup_seconds.map(|seconds| format!("{seconds:.1}s")),
         typical: format!("{}ms", three_digits(learned.typical_seconds * 1000.0)),
+        shared_requests_per_second: learned.shared_per_second.map(three_digits),
     };
     match before {
         Some(before) if same(before, &next) => before.clone(),
@@ -40,10 +43,14 @@ pub(crate) fn from_status(status: &LearnedStatus, targets: Targets) -> Option<Le
     let capacity = |known: &LearnedCapacityStatus| {
         let mut each = targets.each();
         let (_, target) = each.find(|&(name, target)| named(name, target) == known.target)?;
+        let likely = |per_second: &str, percent: i32| {
+            Some(Likely { per_second: per_second.parse().ok()?, spread: f64::from(percent) / 100.0 })
+        };
+        let cold = known.cold_requests_per_second.as_deref().zip(known.cold_uncertainty_percent);
         Some(LearnedCapacity {
             target,
-            per_second: known.requests_per_second.parse().ok()?,
-            spread: f64::from(known.uncertainty_percent) / 100.0,
+            warm: likely(&known.requests_per_second, known.uncertainty_percent)?,
+            cold: cold.and_then(|(per_second, percent)| likely(per_second, percent)),
         })
     };
     Some(Learned {
@@ -51,6 +58,7 @@ pub(crate) fn from_status(status: &LearnedStatus, targets: Targets) -> Option<Le
         capacities: status.capacities.iter().filter_map(capacity).collect(),
         startup_seconds: status.startup.as_deref().and_then(seconds),
         typical_seconds: seconds(&status.typical)?,
+        shared_per_second: status.shared_requests_per_second.as_deref().and_then(|text| text.parse().ok()),
     })
 }
 
@@ -68,21 +76,31 @@ fn same(before: &LearnedStatus, next: &LearnedStatus) -> bool {
         let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
         text[..end].parse::<f64>().unwrap_or(f64::NAN)
     };
-    let times = |before: Option<&str>, next: Option<&str>| match (before, next) {
+    let numbers = |before: Option<&str>, next: Option<&str>| match (before, next) {
         (Some(before), Some(next)) => near(number(before), number(next)),
         (before, next) => before == next,
     };
+    let (shared, shared_next) = (&before.shared_requests_per_second, &next.shared_requests_per_second);
     before.template == next.template
         && before.capacities.len() == next.capacities.len()
         && before.capacities.iter().zip(&next.capacities).all(|(before, next)| {
+            let (cold, cold_next) = (&before.cold_requests_per_second, &next.cold_requests_per_second);
+            let spreads = |known: &LearnedCapacityStatus| {
+                [known.uncertainty_percent, known.cold_uncertainty_percent.unwrap_or(1)]
+            };
             before.target == next.target
                 && near(number(&before.requests_per_second), number(&next.requests_per_second))
+                && numbers(cold.as_deref(), cold_next.as_deref())
                 // A spread is itself known badly; half or twice as much is news.
-                && (before.uncertainty_percent <= 2 * next.uncertainty_percent)
-                && (next.uncertainty_percent <= 2 * before.uncertainty_percent)
+                && spreads(before).into_iter().zip(spreads(next)).all(|(a, b)| a <= 2 * b && b <= 2 * a)
         })
-        && times(before.startup.as_deref(), next.startup.as_deref())
-        && times(Some(&before.typical), Some(&next.typical))
+        && numbers(before.startup.as_deref(), next.startup.as_deref())
+        && numbers(Some(&before.typical), Some(&next.typical))
+        && numbers(shared.as_deref(), shared_next.as_deref())
+}
+
+fn percent(spread: f64) -> i32 {
+    (spread * 100.0).clamp(1.0, 999.0).round() as i32
 }
 
 fn three_digits(number: f64) -> String {
@@ -105,9 +123,19 @@ mod tests {
     fn learned(per_second: f64) -> Learned {
         let capacities = targets()
             .each()
-            .map(|(_, target)| LearnedCapacity { target, per_second, spread: 0.05 })
+            .map(|(_, target)| LearnedCapacity {
+                target,
+                warm: Likely { per_second, spread: 0.05 },
+                cold: Some(Likely { per_second: 31.0, spread: 0.4 }),
+            })
             .collect();
-        Learned { template: 7, capacities, startup_seconds: Some(3.21), typical_seconds: 0.000_42 }
+        Learned {
+            template: 7,
+            capacities,
+            startup_seconds: Some(3.21),
+            typical_seconds: 0.000_42,
+            shared_per_second: Some(612.0),
+        }
     }
 
     #[test]
@@ -124,6 +152,11 @@ mod tests {
         let status = to_status(None, &learned(57.0), targets());
         assert_eq!(to_status(Some(&status), &learned(60.0), targets()), status);
         assert_ne!(to_status(Some(&status), &learned(69.0), targets()), status);
+        let shared = Learned { shared_per_second: None, ..learned(57.0) };
+        assert_ne!(to_status(Some(&status), &shared, targets()), status);
+        let mut cold = learned(57.0);
+        cold.capacities[1].cold = Some(Likely { per_second: 40.0, spread: 0.4 });
+        assert_ne!(to_status(Some(&status), &cold, targets()), status);
         let other = Learned { template: 8, ..learned(57.0) };
         assert_ne!(to_status(Some(&status), &other, targets()), status);
     }

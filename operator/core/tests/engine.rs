@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use plimsoll_core::engine::{
-    Answer, Decision, Engine, Observation, Pod, Rule, Sample, Settings, Target, VIOLATION_PRICE_DEFAULT,
+    Answer, Decision, Engine, Learned, LearnedCapacity, Likely, Observation, Pod, Rule, Sample, Settings,
+    Target, VIOLATION_PRICE_DEFAULT,
 };
 use plimsoll_core::histogram::{Rejection, Snapshot};
 use proptest::prelude::*;
@@ -30,6 +31,8 @@ struct World {
     settings: Settings,
     round: i64,
     replicas: u32,
+    /// The template of all pods.
+    template: u64,
     /// Requests per bucket that each pod has counted, the overflow last.
     counts: [f64; 9],
     /// Of them, those that ended with an error.
@@ -44,6 +47,7 @@ impl World {
             settings: settings(),
             round: 0,
             replicas,
+            template: 1,
             counts: [0.0; 9],
             failed: 0.0,
             in_flight: 0.0,
@@ -80,8 +84,8 @@ impl World {
     fn observation(&self) -> Observation {
         let started = Timestamp::from_second(1_800_000_000).unwrap();
         let pods = (0..self.replicas).map(|index| Pod {
-            uid: index.to_string(),
-            template: String::new(),
+            uid: format!("{}-{index}", self.template),
+            template: self.template.to_string(),
             created_at: started,
             ready_at: Some(started + SignedDuration::from_secs(3)),
             sample: Some(Sample { at: self.now(), reading: self.snapshot(), cpu: None }),
@@ -89,7 +93,7 @@ impl World {
         Observation {
             now: self.now(),
             current: self.replicas,
-            template: 1,
+            template: self.template,
             rolling_out: false,
             pods: pods.collect(),
         }
@@ -329,6 +333,68 @@ fn what_was_learned_of_one_target_is_not_told_of_another() {
     assert!(world.engine.learned(&world.settings).is_some());
     let other = Settings { targets: vec![Target::latency(0.99, Duration::from_millis(100))], ..settings() };
     assert_eq!(world.engine.learned(&other), None);
+}
+
+#[test]
+fn a_rollback_brings_back_what_was_known() {
+    let mut world = World::new(8);
+    let halved = |per_pod: f64| late(2.0 * per_pod);
+    let least = |decision: Decision| decision.capacity.unwrap().low_per_second;
+    let first = least(world.run(240, 320.0, late));
+    world.template = 2;
+    let second = least(world.run(240, 320.0, halved));
+    world.template = 3;
+    let unknown = least(world.run(2, 320.0, late));
+    world.template = 1;
+    let again = least(world.run(2, 320.0, late));
+    assert!(second < 0.5 * first && unknown < 0.5 * first, "{first} {second} {unknown}");
+    assert!(again > 0.65 * first, "{first} {again}: a little less sure than it was");
+}
+
+/// What an engine had learned of pods that carry 50 requests a second, until they complete 600 together.
+fn held_back() -> Learned {
+    let likely = |per_second| Likely { per_second, spread: 0.05 };
+    let target = settings().targets[0];
+    Learned {
+        template: 1,
+        capacities: vec![LearnedCapacity { target, warm: likely(50.0), cold: Some(likely(20.0)) }],
+        startup_seconds: Some(4.0),
+        typical_seconds: 0.03,
+        shared_per_second: Some(600.0),
+    }
+}
+
+#[test]
+fn what_new_pods_cost_and_what_all_share_outlives_a_restart() {
+    let mut world = World::new(12);
+    world.engine.restore(&held_back(), 1, &settings());
+    world.run(1, 400.0, late);
+    let learned = world.engine.learned(&settings()).unwrap();
+    assert_eq!(learned.shared_per_second, Some(600.0));
+    let cold = learned.capacities[0].cold.unwrap();
+    assert!((cold.per_second / 20.0 - 1.0).abs() < 0.02, "{cold:?}");
+}
+
+#[test]
+fn after_a_restart_load_beyond_what_all_share_is_no_reason_for_more() {
+    let wanted = |shared_per_second| {
+        let mut world = World::new(12);
+        world.settings.max = 100;
+        world.engine.restore(&Learned { shared_per_second, ..held_back() }, 1, &world.settings);
+        let mut most = 0;
+        for _ in 0..12 {
+            // Of 1200 requests a second half are answered, all of them late, and half wait.
+            let per_pod = 600.0 / f64::from(world.replicas);
+            world.serve(per_pod, 1.0);
+            world.in_flight += per_pod * PERIOD_SECONDS as f64;
+            let decision = world.decide(&world.observation());
+            world.replicas = decision.to;
+            most = most.max(decision.to);
+        }
+        most
+    };
+    let (known, unknown) = (wanted(Some(600.0)), wanted(None));
+    assert!(known <= 18 && unknown > 40, "{known} {unknown}");
 }
 
 #[test]

@@ -154,8 +154,9 @@ fn a_dependency_that_is_saturated_now_and_then_does_not_make_pods_look_weak() {
     let mean = |seconds: &[plimsoll_simulator::score::Second]| {
         seconds.iter().map(|second| f64::from(second.wanted)).sum::<f64>() / seconds.len() as f64
     };
-    // Twelve carry what the dependency lets through. What was tried is given back, and not tried again and again.
-    assert!(mean(second) < 22.0 && mean(second) < mean(first), "{} then {}", mean(first), mean(second));
+    // Twelve carry what the dependency lets through. What was tried is given back, and not tried again and again: they were 25
+    // and 17 while late requests that were the dependency's doing stayed held against the pods.
+    assert!(mean(first) < 22.0 && mean(second) < 15.0, "{} then {}", mean(first), mean(second));
 }
 
 /// Minutes over the promise after the change of this name, with the first seeds, and the scale-ups after it.

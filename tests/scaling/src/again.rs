@@ -1,5 +1,5 @@
 //! Measures Plimsoll anew beside the peers of an earlier run: what took the time then is not run again when only the engine
-//! has changed.
+//! has changed. Seeds that come after the earlier run's are measured in full.
 //!
 //! It never puts together what does not belong together: seeds, cases and policies are held to the earlier run's, and what
 //! runs again beside Plimsoll, one peer on each scenario at least, must come to what it came to then.
@@ -24,8 +24,8 @@ const INSTEAD: &str = "run without --peers-from";
 /// What an earlier run found on each of `cases`, in their order.
 ///
 /// # Errors
-/// When the file cannot be read or is not of `--json`, when it is of other seeds or another effort, and with its name for a
-/// case that is missing or on which other policies would run today.
+/// When the file cannot be read or is not of `--json`, when it begins with other seeds or is of another effort, and with its
+/// name for a case that is missing or on which other policies would run today.
 pub fn read(file: &Path, cases: &[Case], seeds: &[u64], quick: bool) -> Result<Vec<CaseRuns>> {
     let shown = file.display();
     let bytes = std::fs::read(file).with_context(|| format!("read {shown}"))?;
@@ -38,15 +38,19 @@ pub fn read(file: &Path, cases: &[Case], seeds: &[u64], quick: bool) -> Result<V
         .with_context(|| format!("{shown} is not what --json writes today; {INSTEAD}"))?;
     let with = if earlier.quick { "with" } else { "without" };
     ensure!(earlier.quick == quick, "{shown} is of a run {with} --quick, which this one is not; {INSTEAD}");
-    ensure!(earlier.seeds == seeds, "{shown} has the seeds {:?}, not {seeds:?}; {INSTEAD}", earlier.seeds);
+    ensure!(
+        !earlier.seeds.is_empty() && seeds.starts_with(&earlier.seeds),
+        "{shown} has the seeds {:?}, with which {seeds:?} does not begin; {INSTEAD}",
+        earlier.seeds
+    );
     let runs = |case: &Case| {
         let wanted = CaseRuns::none(case);
-        let found = earlier.cases.iter().find(|found| found.same_case(&wanted)).with_context(|| {
+        let found = earlier.cases.iter().find(|found| wanted.begins_as(found)).with_context(|| {
             let (name, seconds) = (wanted.name(), wanted.seconds);
             format!("{shown} has no case \"{name}\" of {seconds} s with the same peaks; {INSTEAD}")
         })?;
         ensure!(
-            same_policies(found, seeds, Effort::of(quick)),
+            same_policies(found, &earlier.seeds, Effort::of(quick)),
             "{shown} has other policies on \"{}\" than would run today; {INSTEAD}",
             found.name()
         );
@@ -64,14 +68,18 @@ fn same_policies(earlier: &CaseRuns, seeds: &[u64], effort: Effort) -> bool {
         && ran.into_iter().zip(today).all(|(run, (seed, who))| run.seed == seed && who.did(run))
 }
 
-/// Everything but [`Role::Suite`], with the runs of all but Plimsoll from `earlier`, which [`read`] gave for this case. How
-/// the first run went is told when it is to be `shown`.
+/// Everything but [`Role::Suite`], with the runs of all but Plimsoll from `earlier`, which [`read`] gave for this case, as
+/// far as that has the seed. How the first run went is told when it is to be `shown`.
 ///
 /// # Errors
 /// When what runs again comes to something else than in the earlier run.
-pub fn measure(case: &Case, earlier: &CaseRuns, shown: bool) -> Result<Measured> {
+pub fn measure(case: &Case, earlier: &CaseRuns, effort: Effort, shown: bool) -> Result<Measured> {
     let mut measured = Measured::none(case);
     for (index, scenario) in case.scenarios.iter().enumerate() {
+        if !earlier.runs.iter().any(|run| run.seed == scenario.seed) {
+            measured.add(case, scenario, effort);
+            continue;
+        }
         let shown = shown && index == 0;
         let prepared = Prepared::new(scenario);
         // Useless rises are judged against its run.
@@ -167,6 +175,15 @@ mod tests {
     }
 
     #[test]
+    fn a_seed_more_is_measured_as_in_a_full_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = compare(&options(&folder, 1)).unwrap();
+        let two = options(&folder, 2);
+        let json = |results: &Results| serde_json::to_string(results).unwrap();
+        assert!(json(&again(&folder, &two, &one).unwrap()) == json(&compare(&two).unwrap()));
+    }
+
+    #[test]
     fn refuses_what_is_of_another_simulator_or_does_not_have_the_case_or_the_seeds() {
         let folder = tempfile::tempdir().unwrap();
         let options = options(&folder, 1);
@@ -189,7 +206,8 @@ mod tests {
         refused(&|results| results.cases[0].seconds += 1, &["no case", name]);
         refused(&|results| results.cases[0].peak_requests_per_second[0] *= 1.01, &["no case", name]);
         refused(&|results| drop(results.cases[0].runs.remove(5)), &["other policies", name]);
-        refused(&|results| results.seeds = vec![1, 2], &["seeds [1, 2], not [1]"]);
+        refused(&|results| results.seeds = vec![1, 2], &["seeds [1, 2], with which [1] does not begin"]);
+        refused(&|results| results.seeds = vec![2], &["seeds [2]"]);
         refused(&|results| results.quick = false, &["without --quick"]);
         let file = folder.path().join("none.json");
         std::fs::write(&file, "{}").unwrap();
@@ -210,10 +228,10 @@ mod tests {
         let case = Case { trace: "short".into(), service: kind.name, changing: false, scenarios };
         let full = measure::measure(&case, Effort::QUICK);
         assert!(full.case.runs(Who::Plimsoll).iter().all(|run| run.useless_rises.is_some()));
-        let anew = measure(&case, &full.case, true).unwrap();
+        let anew = measure(&case, &full.case, Effort::QUICK, true).unwrap();
         assert_eq!(anew.case.runs, full.case.runs);
         assert!(full.shown.is_some());
         assert_eq!(anew.shown, full.shown);
-        assert_eq!(measure(&case, &full.case, false).unwrap().shown, None);
+        assert_eq!(measure(&case, &full.case, Effort::QUICK, false).unwrap().shown, None);
     }
 }

@@ -46,7 +46,8 @@ pub struct Options {
     /// Only cases whose name holds this, such as "step on exponential" or "dearer release".
     #[arg(long, value_name = "FILTER", default_value = "")]
     pub only: String,
-    /// Take the peers' scores from the JSON of an earlier run of the same cases, and run only Plimsoll anew.
+    /// Take the peers' scores from the JSON of an earlier run of the same cases, and run only Plimsoll anew; seeds that it
+    /// does not have are run in full.
     #[arg(long, value_name = "FILE")]
     pub peers_from: Option<PathBuf>,
     /// A few cases, settings and one seed: shows that everything works.
@@ -104,7 +105,7 @@ pub fn compare(options: &Options) -> Result<Results> {
     let earlier = peers_from.map(|file| again::read(file, &cases, &seeds, options.quick)).transpose()?;
     let shown = cases.iter().position(|case| case.name() == SHOWN).unwrap_or_default();
     let mut measured = measure_all(&cases, |index| match &earlier {
-        Some(earlier) => again::measure(&cases[index], &earlier[index], index == shown),
+        Some(earlier) => again::measure(&cases[index], &earlier[index], effort, index == shown),
         None => Ok(measure::measure(&cases[index], effort)),
     })?;
     let mut results = Results {

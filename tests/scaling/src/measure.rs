@@ -61,6 +61,48 @@ impl Measured {
         Self { case: CaseRuns::none(case), shown: None }
     }
 
+    /// Runs everything on one more scenario of the case: on the first one the grid, on the others hindsight begins with what
+    /// was best on the first.
+    pub fn add(&mut self, case: &Case, scenario: &Scenario, effort: Effort) {
+        let prepared = Prepared::new(scenario);
+        let (_, oracle) = oracle::best(&prepared);
+        let plimsoll = prepared.run(&mut Plimsoll::new(scenario));
+        let judge = Judge { case, scenario, oracle: Some(&oracle) };
+        let tried = |settings: Vec<Setting>| -> Vec<Found> {
+            settings.into_iter().map(|setting| Found::of(&prepared, setting)).collect()
+        };
+        let judged = |role, found: &[Found]| -> Vec<Run> {
+            found.iter().map(|found| judge.run(role, Some(found.setting), &found.outcome)).collect()
+        };
+        let known = self.best_on_the_first();
+        let first = known.is_empty();
+        let runs = &mut self.case.runs;
+        runs.push(judge.run(Role::Oracle, None, &oracle));
+        runs.push(judge.run(Role::Plimsoll, None, &plimsoll));
+        runs.extend(judged(Role::Customary, &tried(customary())));
+        let mut started = tried(known);
+        if first {
+            for (_, settings) in effort.grids() {
+                let grid = tried(settings);
+                runs.extend(judged(Role::Grid, &grid));
+                started.extend(hindsight::best(grid));
+            }
+        }
+        let found = refine(&prepared, started, effort);
+        runs.extend(judged(Role::Hindsight, &found));
+        if let (true, Some(best)) = (first, hindsight::best(found)) {
+            self.show(&plimsoll, &oracle, best.outcome);
+        }
+    }
+
+    /// Each peer's best setting on the first scenario; none when that is not measured yet.
+    fn best_on_the_first(&self) -> Vec<Setting> {
+        let runs = &self.case.runs;
+        let first = runs.first().map(|run| run.seed);
+        let best = |run: &&Run| run.role == Role::Hindsight && Some(run.seed) == first;
+        runs.iter().filter(best).filter_map(|run| run.setting).collect()
+    }
+
     /// Keeps how the first run went, with the best peer in hindsight.
     pub fn show(&mut self, plimsoll: &Outcome, oracle: &Outcome, best: Outcome) {
         let moments = moments([plimsoll, oracle, &best]);
@@ -83,43 +125,8 @@ pub fn policies(effort: Effort, first: bool) -> Vec<Who> {
 /// Everything but [`Role::Suite`], which needs all cases to be measured before.
 pub fn measure(case: &Case, effort: Effort) -> Measured {
     let mut measured = Measured::none(case);
-    // What was best with the first seed: where hindsight begins with the others.
-    let mut known: Vec<Setting> = Vec::new();
-    for (index, scenario) in case.scenarios.iter().enumerate() {
-        let prepared = Prepared::new(scenario);
-        let (_, oracle) = oracle::best(&prepared);
-        let plimsoll = prepared.run(&mut Plimsoll::new(scenario));
-        let judge = Judge { case, scenario, oracle: Some(&oracle) };
-        let runs = &mut measured.case.runs;
-        runs.push(judge.run(Role::Oracle, None, &oracle));
-        runs.push(judge.run(Role::Plimsoll, None, &plimsoll));
-        for setting in customary() {
-            let found = Found::of(&prepared, setting);
-            runs.push(judge.run(Role::Customary, Some(setting), &found.outcome));
-        }
-        let started: Vec<Found> = if index == 0 {
-            let mut started = Vec::new();
-            for (_, settings) in effort.grids() {
-                let tried: Vec<Found> =
-                    settings.into_iter().map(|setting| Found::of(&prepared, setting)).collect();
-                let judged = |found: &Found| judge.run(Role::Grid, Some(found.setting), &found.outcome);
-                runs.extend(tried.iter().map(judged));
-                started.extend(hindsight::best(tried));
-            }
-            started
-        } else {
-            known.iter().map(|&setting| Found::of(&prepared, setting)).collect()
-        };
-        let found = refine(&prepared, started, effort);
-        runs.extend(
-            found.iter().map(|found| judge.run(Role::Hindsight, Some(found.setting), &found.outcome)),
-        );
-        if index == 0 {
-            known = found.iter().map(|found| found.setting).collect();
-            if let Some(best) = hindsight::best(found) {
-                measured.show(&plimsoll, &oracle, best.outcome);
-            }
-        }
+    for scenario in &case.scenarios {
+        measured.add(case, scenario, effort);
     }
     measured
 }

@@ -221,11 +221,12 @@ impl CaseRuns {
         format!("{} on {}", self.trace, self.service)
     }
 
-    /// Whether both are of the same trace, as it was scaled, on the same service; whatever their runs.
-    pub fn same_case(&self, other: &Self) -> bool {
+    /// Whether both are of the same trace, as it was scaled with the seeds of the other, on the same service; whatever their
+    /// runs.
+    pub fn begins_as(&self, other: &Self) -> bool {
         (&self.trace, &self.service, self.changing) == (&other.trace, &other.service, other.changing)
-            && (self.seconds, &self.peak_requests_per_second)
-                == (other.seconds, &other.peak_requests_per_second)
+            && self.seconds == other.seconds
+            && self.peak_requests_per_second.starts_with(&other.peak_requests_per_second)
     }
 
     /// The runs of a policy, one a seed.

@@ -8,21 +8,20 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::histogram::{Delta, Share};
+use crate::histogram::Delta;
 
 use super::base::LowLoad;
-use super::capacity::{Capacity, Evidence, GROUPING, Point};
+use super::capacity::{Capacity, Point};
 use super::estimate::{PodRound, Round};
 use super::latency_model::{Base, Tail};
-use super::learned::LearnedCapacity;
+use super::lesson::Shown;
+use super::lessons::{Lessons, Taught};
 use super::queue_fit::{self, QueueFit};
 use super::settings::{Settings, Target};
 use super::stopwatch::Stopwatch;
 
 /// Rounds in a row that must surprise before what was learned is doubted.
 const SURPRISES: u32 = 3;
-/// A surprise is a share that is for certain this many times what was expected, and over the budget beside.
-const SURPRISING: f64 = 3.0;
 /// Spread that a doubt widens to.
 pub const DOUBT_SPREAD: f64 = 0.3;
 /// Seconds between two doubts.
@@ -45,17 +44,8 @@ const FIRST_WORKERS: f64 = 4.0;
 const FIRST_WORKERS_LOWEST: f64 = 0.1;
 /// Requests that must have come before anything is believed.
 const FIRST_REQUESTS: f64 = 20.0;
-/// Above this many times the budget the share over a target no longer tells how far the load is beyond the capacity.
-const OVERLOADED: f64 = 8.0;
-/// Then the capacity is about this part of the load, or any less.
-const CAPACITY_OF_OVERLOAD: f64 = 0.7;
-const OVERLOAD_SPREAD_BELOW: f64 = 1.0;
-const OVERLOAD_SPREAD_ABOVE: f64 = 0.15;
 /// A capacity known no better than this is unsure.
 const SPREAD_UNSURE: f64 = 0.08;
-/// A capacity that was known before a restart is known no better than the one, and no worse than the other.
-const RESTORED_SPREAD_MIN: f64 = 0.1;
-const RESTORED_SPREAD_MAX: f64 = 1.0;
 /// How far the queue's model may be off.
 const MODEL_SPREAD: f64 = 0.15;
 /// Load of a pod below this part of its saturation is low: next to nothing waits.
@@ -91,6 +81,16 @@ pub struct Belief {
     seconds: f64,
     requests: f64,
     doubted_at_seconds: Option<f64>,
+    lessons: Lessons,
+    trusted: Option<Trusted>,
+}
+
+/// What was believed when the promise was last kept: what is learned during a violation may be about what the pods depend on,
+/// and not about the pods.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Trusted {
+    at_seconds: f64,
+    per_second: f64,
 }
 
 /// The capacity of a pod as a decision needs it.
@@ -126,6 +126,7 @@ impl Belief {
         for capacity in &mut self.capacities {
             capacity.doubt(DOUBT_SPREAD);
         }
+        self.lessons.doubt(DOUBT_SPREAD);
         (self.surprises, self.doubted_at_seconds) = (0, Some(self.seconds));
         (self.cpu_seconds_per_request, self.cpu_heard) = (None, false);
     }
@@ -134,11 +135,42 @@ impl Belief {
     pub fn doubt_template(&mut self) {
         self.doubt();
         (self.queue_fit, self.low_load) = (None, LowLoad::default());
+        self.lessons = Lessons::begin(&self.capacities);
+    }
+
+    /// What is believed now may be believed later, whatever is learned until then.
+    pub fn trust(&mut self, known: &Known) {
+        self.trusted = Some(Trusted { at_seconds: self.seconds, per_second: known.middle_per_second() });
+    }
+
+    /// The middle of the capacities that were last trusted, in requests per second.
+    pub fn trusted_per_second(&self) -> Option<f64> {
+        self.trusted.map(|trusted| trusted.per_second)
+    }
+
+    /// Late requests since what is believed was last trusted were not the pods' doing.
+    pub fn unlearn_since_trusted(&mut self, round: &Round, settings: &Settings) {
+        let trusted = self.trusted.map_or(f64::INFINITY, |trusted| trusted.at_seconds);
+        self.learn_again(round, settings, |taught| f64::from(taught.at_seconds <= trusted));
+    }
+
+    /// Learns again from what is kept, late requests being due to the pods only as far as `theirs` says, 0 to 1.
+    pub fn learn_again(&mut self, round: &Round, settings: &Settings, theirs: impl Fn(&Taught) -> f64) {
+        if self.capacities.is_empty() {
+            return;
+        }
+        self.capacities = self.lessons.again(settings, theirs);
+        self.lessons = Lessons::begin(&self.capacities);
+        (self.queue_fit, self.surprises) = (None, 0);
+        self.was_held_back(round, settings);
+        if let Some(known) = self.known(settings) {
+            self.trust(&known);
+        }
     }
 
     /// What was learned may be too low, for something that the pods share was the limit: lets the CPU limit speak once more,
     /// and where it allows far more, begins again.
-    pub fn was_held_back(&mut self, round: &Round, settings: &Settings) {
+    fn was_held_back(&mut self, round: &Round, settings: &Settings) {
         self.cpu_heard = false;
         let pods = round.pods.iter().collect::<Vec<_>>();
         let Some(per_second) = self.per_second_by_cpu(&pods) else { return };
@@ -146,30 +178,20 @@ impl Belief {
         if self.capacities.iter().any(|capacity| capacity.log_moments().0 < allowed) {
             let load = pods.iter().map(|pod| pod.completed_per_second).sum::<f64>() / pods.len() as f64;
             self.begin(load, settings);
-            self.surprises = 0;
         }
     }
 
-    /// Takes over what was learned before a restart: one capacity for each target, in their order.
-    pub fn restore(&mut self, capacities: &[LearnedCapacity], typical_seconds: f64) {
-        let about = |learned: &LearnedCapacity| {
-            // What is not seen again soon may have changed in between.
-            let spread = learned.spread.clamp(RESTORED_SPREAD_MIN, RESTORED_SPREAD_MAX);
-            Capacity::about(learned.target.budget(), learned.per_second.ln(), spread)
-        };
-        self.capacities = capacities.iter().map(about).collect();
+    /// Takes over what was learned before: one capacity for each target, in their order, and the median time of a request.
+    pub fn restore(&mut self, capacities: Vec<Capacity>, typical_seconds: f64) {
+        self.capacities = capacities;
+        self.lessons = Lessons::begin(&self.capacities);
         self.typical_seconds = Some(typical_seconds);
     }
 
     /// What is known, one for each target in their order, and the median time of a request. None before anything was
     /// learned.
-    pub fn learned(&self, settings: &Settings) -> Option<(Vec<LearnedCapacity>, f64)> {
-        let of = |(capacity, target): (&Capacity, &Target)| {
-            let (log_mean, spread) = capacity.log_moments();
-            LearnedCapacity { target: *target, per_second: log_mean.exp(), spread }
-        };
-        let capacities = self.capacities.iter().zip(&settings.targets).map(of).collect::<Vec<_>>();
-        (!capacities.is_empty()).then_some((capacities, self.typical_seconds?))
+    pub fn learned(&self) -> Option<(&[Capacity], f64)> {
+        (!self.capacities.is_empty()).then_some((&self.capacities, self.typical_seconds?))
     }
 
     /// Learns from a round. Late requests speak against the pods as far as they are `theirs`, 0 to 1; the others are due to
@@ -204,52 +226,36 @@ impl Belief {
         if self.capacities.iter().any(|capacity| capacity.log_moments().1 > SPREAD_UNSURE) {
             self.fit_queue(round.seconds, counts, load, even, settings);
         }
-        let busy = kept_busy(&pods, settings);
-        let by_cpu = self.per_second_by_cpu(&pods).filter(|_| self.stopwatch.hides_wait(self.seconds));
+        let shown = Shown {
+            counts,
+            per_pod_per_second: load,
+            even,
+            busy_per_second: kept_busy(&pods, settings),
+            cpu_per_second: self.per_second_by_cpu(&pods).filter(|_| self.stopwatch.hides_wait(self.seconds)),
+            theirs,
+        };
         let mut surprised = false;
+        let mut lessons = Vec::with_capacity(settings.targets.len());
+        self.lessons.make_room(&self.capacities);
         for (capacity, target) in self.capacities.iter_mut().zip(&settings.targets) {
             capacity.forget(round.seconds);
-            let over = target.missed(counts);
-            let seen = Share::wilson(over / GROUPING, counts.total / GROUPING);
-            let missed = busy.is_some() || seen.value > target.budget();
-            if missed && theirs < 1.0 {
-                let (total, over) = (theirs * counts.total, theirs * over);
-                if even && busy.is_none() {
-                    capacity.learn(Evidence { per_pod_per_second: load, total, over });
-                }
-                continue;
-            }
-            if let Some(completed_per_second) = busy {
-                surprised |= capacity.is_surprised_by_saturation(completed_per_second);
-                capacity.learn_saturated(completed_per_second);
-                continue;
-            }
-            if let Some(per_second) = by_cpu.filter(|_| seen.lower <= target.budget()) {
-                capacity.learn_saturated(per_second);
-                continue;
-            }
-            if !even {
-                continue;
-            }
-            if over > OVERLOADED * target.budget() * counts.total {
-                let about = CAPACITY_OF_OVERLOAD * load;
-                capacity.learn_about(about, OVERLOAD_SPREAD_BELOW, OVERLOAD_SPREAD_ABOVE);
-                continue;
-            }
-            let expected = capacity.expected_over(load);
-            surprised |= seen.lower > SURPRISING * expected + target.budget();
-            capacity.learn(Evidence { per_pod_per_second: load, total: counts.total, over });
+            let (lesson, surprise) = shown.lesson(capacity, *target);
+            lesson.teach(capacity);
+            surprised |= surprise;
+            lessons.push(lesson);
         }
+        self.lessons.keep(Taught {
+            at_seconds: self.seconds,
+            seconds: round.seconds,
+            together_per_second: round.completed_per_second,
+            lessons,
+            doubted: None,
+        });
         self.surprises = if surprised { self.surprises + 1 } else { 0 };
         let recently = self.doubted_at_seconds.is_some_and(|at| self.seconds - at < DOUBT_SECONDS);
         if self.surprises >= SURPRISES && !recently {
             self.doubt();
         }
-    }
-
-    /// Whether anything is believed.
-    pub fn is_some(&self) -> bool {
-        !self.capacities.is_empty()
     }
 
     /// The capacity for the target that binds. None before anything was learned.
@@ -286,6 +292,7 @@ impl Belief {
             .iter()
             .map(|target| Capacity::between(target.budget(), lowest, highest))
             .collect();
+        self.lessons = Lessons::begin(&self.capacities);
     }
 
     /// Hears once what the CPU limit allows.

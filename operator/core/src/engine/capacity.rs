@@ -8,6 +8,7 @@
 //! little, for the capacity may wander.
 
 use super::grid::{LogGrid, ROWS, STEP_COARSE};
+use super::learned::Likely;
 
 /// Steepness that a service may have.
 const STEEPNESS: [f64; 4] = [5.0, 9.0, 18.0, 40.0];
@@ -34,6 +35,9 @@ const LATE_MAX: f64 = 8.0;
 /// A pod that is kept busy completes more than its capacity: the capacity is this part of it.
 const CAPACITY_OF_SATURATION: f64 = 0.75;
 const SATURATION_SPREAD: f64 = 0.15;
+/// A capacity that was learned before is known no better than the one, and no worse than the other.
+const LEARNED_SPREAD_MIN: f64 = 0.1;
+const LEARNED_SPREAD_MAX: f64 = 1.0;
 /// Points that stand for the distribution of the capacity.
 const POINTS: usize = 8;
 /// Weights below this part of the largest are left out of a mean.
@@ -81,6 +85,18 @@ impl Capacity {
             })
             .collect();
         Self { budget, grid: LogGrid::new(first, STEP_COARSE, log_weights) }
+    }
+
+    /// It is as was learned before a restart, or before other pods came: what is not seen again soon may have changed since.
+    pub fn as_learned(budget: f64, learned: Likely) -> Self {
+        let spread = learned.spread.clamp(LEARNED_SPREAD_MIN, LEARNED_SPREAD_MAX);
+        Self::about(budget, learned.per_second.ln(), spread)
+    }
+
+    /// What is worth to be kept of it.
+    pub fn learned(&self) -> Likely {
+        let (log_mean, spread) = self.log_moments();
+        Likely { per_second: log_mean.exp(), spread }
     }
 
     /// About `log_mean` is known, with a spread of the logarithm.

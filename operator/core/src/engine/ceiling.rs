@@ -64,6 +64,11 @@ struct Busy {
 }
 
 impl Ceiling {
+    /// Takes over the ceiling that was known before a restart.
+    pub fn restore(&mut self, per_second: f64) {
+        self.known = Some(Busy { at_seconds: 0.0, pods: 0.0, per_second });
+    }
+
     /// Looks at a round. True when a ceiling has just been found.
     pub fn follow(&mut self, now_seconds: f64, seen: Seen) -> bool {
         let Seen { per_second, busy, replacing, .. } = seen;
@@ -77,11 +82,8 @@ impl Ceiling {
             self.fewest = None;
         }
         let going = self.fewer_at_seconds.is_some_and(|at| now_seconds - at < GOING_SECONDS);
-        let at = |known: Busy| {
-            let near = ((per_second / known.per_second - NEAR) / (AT - NEAR)).clamp(0.0, 1.0);
-            if going && busy { 1.0 } else { near }
-        };
-        self.at = [self.at[1], self.known.map_or(0.0, at)];
+        let held = self.known.is_some() && going && busy;
+        self.at = [self.at[1], if held { 1.0 } else { self.nearness(per_second) }];
         (self.busy, self.ready) = (busy, seen.ready);
         busy && !going && !replacing && self.find(now_seconds, seen)
     }
@@ -116,6 +118,12 @@ impl Ceiling {
     /// The ceiling, in requests per second, if one is known.
     pub fn per_second(&self) -> Option<f64> {
         self.known.map(|known| known.per_second)
+    }
+
+    /// How far late requests are due to what the pods share when they complete so much together: 0 to 1.
+    pub fn nearness(&self, per_second: f64) -> f64 {
+        let near = |known: Busy| ((per_second / known.per_second - NEAR) / (AT - NEAR)).clamp(0.0, 1.0);
+        self.known.map_or(0.0, near)
     }
 
     /// How far late requests of the last round are due to what the pods share, and not to the pods: 0 to 1. Those that ended

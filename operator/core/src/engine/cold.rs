@@ -85,6 +85,16 @@ impl Cold {
         }
     }
 
+    /// Takes over what was learned before: one for each target, in their order.
+    pub fn restore(&mut self, capacities: Vec<Capacity>) {
+        self.capacities = capacities;
+    }
+
+    /// What is known, one for each target in their order; empty before a new pod was seen.
+    pub fn learned(&self) -> &[Capacity] {
+        &self.capacities
+    }
+
     /// Something has changed.
     pub fn doubt(&mut self, spread: f64) {
         for capacity in &mut self.capacities {
@@ -130,7 +140,7 @@ impl Starts {
 }
 
 /// The share around which cold pods are learned about.
-fn share(target: Target) -> f64 {
+pub fn share(target: Target) -> f64 {
     (SHARE_OF_BUDGET * target.budget()).min(SHARE_MAX)
 }
 

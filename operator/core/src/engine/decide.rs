@@ -4,19 +4,21 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::belief::{self, Belief, Known};
-use super::capacity::GROUPING;
+use super::capacity::{Capacity, GROUPING};
 use super::ceiling::{Ceiling, Seen};
-use super::cold::Cold;
+use super::cold::{self, Cold};
 use super::dependency::{Helpfulness, State};
 use super::estimate::{Estimator, Round};
 use super::forecast::Forecast;
-use super::learned::Learned;
+use super::learned::{Learned, LearnedCapacity};
+use super::lessons::Taught;
 use super::observation::Observation;
 use super::propose::Stakes;
 use super::record::{self, Bound, Decision, Inputs, Outlook, Rule};
 use super::roster::Roster;
 use super::settings::{Settings, Target};
 use super::startup::Startup;
+use super::templates::Templates;
 
 /// How far beyond the start of new pods the load is looked at: a minute that begins then must be carried too.
 const AHEAD_SECONDS: f64 = 15.0;
@@ -48,15 +50,12 @@ pub struct Engine {
     startup: Startup,
     forecast: Forecast,
     belief: Belief,
-    /// The belief of the last round in which the promise was kept: what is learned during a violation may be about what the
-    /// pods depend on, and not about the pods.
-    trusted: Belief,
     helpfulness: Helpfulness,
     ceiling: Ceiling,
     cold: Cold,
     /// More replicas did not help: the number that was as good.
     useful: Option<u32>,
-    template: Option<u64>,
+    templates: Templates,
     /// What the belief is about.
     targets: Vec<Target>,
     /// Numbers that were the cheapest lately.
@@ -82,7 +81,7 @@ impl Engine {
         self.roster.follow(observation);
         self.startup.follow(observation, &self.roster);
         self.follow_service(observation, settings);
-        let round = self.estimator.round(observation, &self.roster);
+        let round = self.estimator.round(observation, &self.roster, self.templates.staying(observation));
         let decision = self.weigh(&round, observation, settings);
         self.round = round;
         decision
@@ -107,7 +106,9 @@ impl Engine {
             replacing: round.replacing,
         };
         if self.ceiling.follow(self.clock_seconds, seen) {
-            self.trust_again(round, settings);
+            let ceiling = &self.ceiling;
+            let theirs = |taught: &Taught| 1.0 - ceiling.nearness(taught.together_per_second);
+            self.belief.learn_again(round, settings, theirs);
         }
         let shared = if self.useful.is_some() { 1.0 } else { self.ceiling.blame() };
         self.belief.learn(round, settings, 1.0 - shared);
@@ -117,7 +118,7 @@ impl Engine {
             return Decision::hold(current, Rule::FewRequests, inputs);
         };
         let state = self.state(observation, round, &known);
-        self.follow(state, round, settings);
+        self.follow(state, round, &known, settings);
         let uneven = self.is_uneven(round, state, &known, outlook.expected_per_second);
         let starts = self.cold.starts(self.clock_seconds, known.target, settings);
         let stakes = Stakes {
@@ -171,23 +172,18 @@ impl Engine {
     /// Takes over what an engine before this one had learned, if it was about these targets and this template, and if this
     /// one has not begun.
     pub fn restore(&mut self, learned: &Learned, template: u64, settings: &Settings) {
-        let about =
-            |target: &Target| {
-                let sane = |value: f64| value.is_finite() && value > 0.0;
-                learned.capacities.iter().find(|known| known.target == *target).copied().filter(|known| {
-                    sane(known.per_second) && sane(known.spread) && sane(learned.typical_seconds)
-                })
-            };
-        let capacities = settings.targets.iter().map(about).collect::<Option<Vec<_>>>();
-        let Some(capacities) = capacities.filter(|_| self.template.is_none() && learned.template == template)
-        else {
+        if self.templates.current().is_some() || learned.template != template {
             return;
-        };
-        self.belief.restore(&capacities, learned.typical_seconds);
-        self.trusted = self.belief.clone();
+        }
+        if !self.take_over(learned, settings) {
+            return;
+        }
         self.targets.clone_from(&settings.targets);
         if let Some(seconds) = learned.startup_seconds.filter(|seconds| seconds.is_finite()) {
             self.startup.restore(seconds);
+        }
+        if let Some(most) = learned.shared_per_second.filter(|most| most.is_finite() && *most > 0.0) {
+            self.ceiling.restore(most);
         }
     }
 
@@ -196,21 +192,66 @@ impl Engine {
         if self.targets != settings.targets {
             return None;
         }
-        let (capacities, typical_seconds) = self.belief.learned(settings)?;
-        let startup_seconds = self.startup.known_seconds();
-        Some(Learned { template: self.template?, capacities, startup_seconds, typical_seconds })
+        let (capacities, typical_seconds) = self.belief.learned()?;
+        let cold = self.cold.learned().iter().map(|capacity| Some(capacity.learned()));
+        let capacities =
+            settings.targets.iter().zip(capacities).zip(cold.chain(std::iter::repeat(None))).map(
+                |((target, warm), cold)| LearnedCapacity { target: *target, warm: warm.learned(), cold },
+            );
+        Some(Learned {
+            template: self.templates.current()?,
+            capacities: capacities.collect(),
+            startup_seconds: self.startup.known_seconds(),
+            typical_seconds,
+            shared_per_second: self.ceiling.per_second(),
+        })
+    }
+
+    /// Takes over what was learned of pods, if it was about these targets.
+    fn take_over(&mut self, learned: &Learned, settings: &Settings) -> bool {
+        let about = |target: &Target| learned.capacities.iter().find(|known| known.target == *target);
+        let warm = |target: &Target| {
+            let warm = about(target)?.warm;
+            warm.is_sane().then(|| Capacity::as_learned(target.budget(), warm))
+        };
+        let cold = |target: &Target| {
+            let cold = about(target)?.cold.filter(|cold| cold.is_sane())?;
+            Some(Capacity::as_learned(cold::share(*target), cold))
+        };
+        let Some(capacities) = settings.targets.iter().map(warm).collect::<Option<Vec<_>>>() else {
+            return false;
+        };
+        if !learned.typical_seconds.is_finite() || learned.typical_seconds <= 0.0 {
+            return false;
+        }
+        self.belief.restore(capacities, learned.typical_seconds);
+        self.trust(settings);
+        if let Some(cold) = settings.targets.iter().map(cold).collect() {
+            self.cold.restore(cold);
+        }
+        true
+    }
+
+    fn trust(&mut self, settings: &Settings) {
+        if let Some(known) = self.belief.known(settings) {
+            self.belief.trust(&known);
+        }
     }
 
     /// What was learned is about one template, and about one promise.
     fn follow_service(&mut self, observation: &Observation, settings: &Settings) {
-        if self.template.replace(observation.template).is_some_and(|before| before != observation.template) {
+        if self.templates.current().is_some_and(|before| before != observation.template) {
+            self.templates.keep(self.learned(settings));
             self.belief.doubt_template();
-            self.trusted = self.belief.clone();
+            self.trust(settings);
             self.cold.doubt(belief::DOUBT_SPREAD);
+        }
+        if let Some(again) = self.templates.follow(observation) {
+            self.take_over(&again, settings);
         }
         if self.targets != settings.targets {
             self.targets.clone_from(&settings.targets);
-            (self.belief, self.trusted) = (Belief::default(), Belief::default());
+            self.belief = Belief::default();
             self.cold = Cold::default();
             self.useful = None;
         }
@@ -236,29 +277,18 @@ impl Engine {
     }
 
     /// Keeps count of the requests, and of whether more replicas help.
-    fn follow(&mut self, state: State, round: &Round, settings: &Settings) {
+    fn follow(&mut self, state: State, round: &Round, known: &Known, settings: &Settings) {
         self.counted.push_back((state.now_seconds, state.total, state.late));
         while self.counted.front().is_some_and(|count| state.now_seconds - count.0 > COUNTED_SECONDS) {
             self.counted.pop_front();
         }
         let useful = self.helpfulness.follow(state);
         if useful.is_some() && self.useful.is_none() {
-            self.trust_again(round, settings);
+            self.belief.unlearn_since_trusted(round, settings);
         } else if useful.is_none() && !state.violated() && !self.helpfulness.trying() {
-            self.trusted = self.belief.clone();
+            self.belief.trust(known);
         }
         self.useful = useful;
-    }
-
-    /// What was learned since the violation began was not about the pods.
-    fn trust_again(&mut self, round: &Round, settings: &Settings) {
-        if self.trusted.is_some() {
-            self.belief = self.trusted.clone();
-        }
-        if self.belief.is_some() {
-            self.belief.was_held_back(round, settings);
-            self.trusted = self.belief.clone();
-        }
     }
 
     /// Up at once; down when it would have been enough for a while, and nothing speaks against it.
@@ -319,9 +349,9 @@ impl Engine {
     /// Of the cheapest number, no more than may be tried until it is seen whether more help: a violation makes the capacity look
     /// small, and if it is not the pods' fault, any number would.
     fn at_most(&self, state: State, settings: &Settings, held: u32, cheapest: u32) -> u32 {
-        let trusted = self.trusted.known(settings).filter(|_| state.violated());
+        let trusted = self.belief.trusted_per_second().filter(|_| state.violated());
         let Some(trusted) = trusted else { return cheapest };
-        let by_load = (state.offered_per_second / trusted.middle_per_second().max(1e-9)).ceil();
+        let by_load = (state.offered_per_second / trusted.max(1e-9)).ceil();
         let from = self.helpfulness.tried_from().unwrap_or(held);
         let most = TRIAL_GROWTH * from.max(by_load.min(f64::from(settings.highest())) as u32);
         cheapest.min(most.max(held))

@@ -107,13 +107,13 @@ impl Round {
 }
 
 impl Estimator {
-    /// Takes the readings of a round. The roster must have seen it.
-    pub fn round(&mut self, observation: &Observation, roster: &Roster) -> Round {
+    /// Takes the readings of a round. The roster must have seen it. Pods of one template are there to stay while they take the
+    /// place of others: those with the label `staying`.
+    pub fn round(&mut self, observation: &Observation, roster: &Roster, staying: Option<&str>) -> Round {
         let mut round = Round::default();
         let mut baselines = BTreeMap::new();
         let mut deltas = Vec::with_capacity(observation.pods.len());
-        let newest = newest_template(observation);
-        round.replacing = newest.is_some();
+        round.replacing = staying.is_some();
         for pod in &observation.pods {
             let earlier = self.baselines.remove(&pod.uid);
             let kept = |earlier: Option<Baseline>| {
@@ -152,7 +152,7 @@ impl Estimator {
                 if seconds > 0.0 {
                     let delta = snapshot.since(&earlier.snapshot);
                     let cpu = cpu_round(earlier.cpu, sample.cpu, seconds);
-                    let stays = newest.is_none_or(|newest| newest == pod.template);
+                    let stays = staying.is_none_or(|staying| staying == pod.template);
                     let pod =
                         PodRound { telling: stays, ..pod_round(snapshot, &delta, seconds, since_ready, cpu) };
                     let newly_waiting = (pod.in_flight - earlier.snapshot.in_flight.unwrap_or(0.0)) / seconds;
@@ -221,18 +221,6 @@ fn add_up(round: &mut Round, mut deltas: Vec<(PodRound, Delta, Load)>) {
     round.completed_per_second *= all;
     round.offered_per_second *= all;
     round.in_flight *= all;
-}
-
-/// During a rollout, the template whose first pod came last. None while only one is there.
-fn newest_template(observation: &Observation) -> Option<&str> {
-    let mut first_created = BTreeMap::new();
-    for pod in observation.pods.iter().filter(|_| observation.rolling_out) {
-        let first = first_created.entry(pod.template.as_str()).or_insert(pod.created_at);
-        *first = pod.created_at.min(*first);
-    }
-    let several = first_created.len() > 1;
-    let newest = first_created.into_iter().max_by_key(|(_, created_at)| *created_at);
-    newest.filter(|_| several).map(|(template, _)| template)
 }
 
 fn pod_round(
@@ -305,7 +293,8 @@ mod tests {
             let current = pods.len() as u32;
             let observation = Observation { now: at(now), current, template: 1, rolling_out, pods };
             roster.follow(&observation);
-            round = estimator.round(&observation, &roster);
+            let staying = rolling_out.then_some("b");
+            round = estimator.round(&observation, &roster, staying);
         }
         round
     }

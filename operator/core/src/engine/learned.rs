@@ -13,6 +13,9 @@ pub struct Learned {
     pub startup_seconds: Option<f64>,
     /// Median time of a request at its best, in seconds.
     pub typical_seconds: f64,
+    /// What all pods complete together at most, in requests per second, because of something that they share. None while no such
+    /// limit is known.
+    pub shared_per_second: Option<f64>,
 }
 
 /// What a pod carries within one target.
@@ -20,8 +23,24 @@ pub struct Learned {
 pub struct LearnedCapacity {
     /// The target.
     pub target: Target,
-    /// Requests per second.
+    /// Of a pod that is warm.
+    pub warm: Likely,
+    /// Of a pod in its first seconds, for the higher share that cold pods are judged by. None before one was seen.
+    pub cold: Option<Likely>,
+}
+
+/// A load that is known about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Likely {
+    /// The middle of what is likely, in requests per second.
     pub per_second: f64,
     /// Spread of its logarithm: 0.1 is about 10 %.
     pub spread: f64,
+}
+
+impl Likely {
+    /// Whether it is a load at all.
+    pub fn is_sane(self) -> bool {
+        [self.per_second, self.spread].into_iter().all(|value| value.is_finite() && value > 0.0)
+    }
 }

@@ -1,8 +1,8 @@
 //! The scaling engine: keeps the latency promise with the fewest replicas.
 //!
 //! Pure: [`Engine::decide`] takes what was observed and gives a [`Decision`]; what it learns stays in the [`Engine`].
-//! In reading order, which is the way of data: `observation` -> `roster` and `estimate` with `balance` -> `belief`
-//! (`capacity`, `stopwatch`, and `queue_fit` with `base` and `latency_model`) and `forecast` with `season` and `startup`, and
+//! In reading order, which is the way of data: `observation` -> `roster`, `templates` and `estimate` with `balance` -> `belief`
+//! (`lesson` -> `capacity`, `lessons`, `stopwatch`, and `queue_fit` with `base` and `latency_model`) and `forecast` with `season` and `startup`, and
 //! `cold` -> `propose` -> `decide` with `dependency` and `ceiling` -> [`record`].
 
 mod balance;
@@ -18,6 +18,8 @@ mod forecast;
 mod grid;
 mod latency_model;
 mod learned;
+mod lesson;
+mod lessons;
 mod normal;
 mod observation;
 mod propose;
@@ -28,10 +30,11 @@ mod season;
 mod settings;
 mod startup;
 mod stopwatch;
+mod templates;
 
 pub use decide::Engine;
 pub use estimate::Round;
-pub use learned::{Learned, LearnedCapacity};
+pub use learned::{Learned, LearnedCapacity, Likely};
 pub use observation::{Cpu, Observation, Pod, Sample};
 pub use record::{Bound, Decision, Rule};
 pub use settings::{Answer, Settings, Target, VIOLATION_PRICE_DEFAULT};
