@@ -126,20 +126,7 @@ mod tests {
         }
         let ready = |second: usize| started.iter().filter(|&&at| at <= second).count() as u32;
         let seconds = (0..3600).map(|second| Second { ready: ready(second), ..Second::default() });
-        let outcome = Outcome {
-            scenario: String::new(),
-            policy: String::new(),
-            seed: 1,
-            offered: 0,
-            over: 0,
-            shed: 0,
-            timed_out: 0,
-            failed: 0,
-            replica_seconds: 0.0,
-            scalings: Vec::new(),
-            minutes,
-            seconds: seconds.collect(),
-        };
+        let outcome = Outcome { minutes, seconds: seconds.collect(), ..Outcome::default() };
         Causes::of(&scenario("causes", trace, kind, 1), changing, &outcome)
     }
 

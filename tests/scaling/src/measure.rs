@@ -292,18 +292,10 @@ mod tests {
             minutes[minute].violated = true;
         }
         Outcome {
-            scenario: String::new(),
-            policy: String::new(),
-            seed: 1,
-            offered: 0,
-            over: 0,
-            shed: 0,
-            timed_out: 0,
-            failed: 0,
-            replica_seconds: 0.0,
             scalings: scalings.iter().map(|&(at, from, to)| Scaling { at, from, to }).collect(),
             minutes,
             seconds: vec![Second { wanted: 5, pods: 4, ..Second::default() }; 3600],
+            ..Outcome::default()
         }
     }
 

@@ -12,8 +12,8 @@ const MORE_PODS: f64 = 1.2;
 const SAME_THROUGHPUT: f64 = 1.08;
 /// Rounds in a row that must say so.
 const ROUNDS_MIN: u32 = 2;
-/// What was seen is forgotten after this long.
-const AGE_SECONDS_MAX: f64 = 900.0;
+/// What was seen is forgotten after this long, which is until then no harm: more that is completed disproves it at once.
+const AGE_SECONDS_MAX: f64 = 3600.0;
 /// Throughput this far above the ceiling disproves it.
 const DISPROVED: f64 = 1.05;
 /// Pods that go still use what is shared for this long, and what they complete is not seen.
@@ -59,6 +59,7 @@ pub struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Busy {
     at_seconds: f64,
+    /// Of the ceiling: the fewest that were seen to complete it; 0 when that is not known.
     pods: f64,
     per_second: f64,
 }
@@ -83,6 +84,10 @@ impl Ceiling {
         }
         let going = self.fewer_at_seconds.is_some_and(|at| now_seconds - at < GOING_SECONDS);
         let held = self.known.is_some() && going && busy;
+        if let Some(known) = self.known.as_mut().filter(|known| per_second >= AT * known.per_second && !going)
+        {
+            known.pods = known.pods.min(seen.reached as f64);
+        }
         self.at = [self.at[1], if held { 1.0 } else { self.nearness(per_second) }];
         (self.busy, self.ready) = (busy, seen.ready);
         busy && !going && !replacing && self.find(now_seconds, seen)
@@ -111,13 +116,20 @@ impl Ceiling {
             return false;
         }
         let per_second = per_second.max(fewest.per_second);
-        (self.known, self.fewest, self.same) = (Some(Busy { per_second, ..now }), None, 0);
+        let enough = if fewest.per_second >= AT * per_second { fewest.pods } else { now.pods };
+        self.known = Some(Busy { per_second, pods: enough, ..now });
+        (self.fewest, self.same) = (None, 0);
         true
     }
 
     /// The ceiling, in requests per second, if one is known.
     pub fn per_second(&self) -> Option<f64> {
         self.known.map(|known| known.per_second)
+    }
+
+    /// The fewest pods that were seen to complete it, while it is what limits them.
+    pub fn enough(&self) -> Option<u32> {
+        self.known.filter(|known| known.pods > 0.0 && self.blame() >= 1.0).map(|known| known.pods as u32)
     }
 
     /// How far late requests are due to what the pods share when they complete so much together: 0 to 1.
@@ -167,6 +179,25 @@ mod tests {
     #[test]
     fn a_few_more_pods_prove_nothing() {
         assert_eq!(after(&[(20, 600.0), (21, 600.0), (22, 600.0), (23, 600.0)]), None);
+    }
+
+    #[test]
+    fn the_fewest_pods_that_completed_it_are_enough_while_it_limits_them() {
+        let mut ceiling = Ceiling::default();
+        let mut enough = |pods, per_second| {
+            ceiling.follow(0.0, busy(pods, per_second));
+            ceiling.enough()
+        };
+        let found = [(20, 560.0), (25, 600.0), (26, 598.0), (30, 595.0)];
+        let told = found.map(|(pods, per_second)| enough(pods, per_second));
+        assert_eq!(told, [None, None, None, Some(26)]);
+        assert_eq!(enough(24, 590.0), Some(26), "what others complete while some go tells nothing of fewer");
+        ceiling.follow(100.0, idle(24, 590.0));
+        ceiling.follow(105.0, idle(24, 590.0));
+        assert_eq!(ceiling.enough(), Some(24));
+        ceiling.follow(110.0, idle(24, 400.0));
+        ceiling.follow(115.0, idle(24, 400.0));
+        assert_eq!(ceiling.enough(), None, "it does not limit them any more");
     }
 
     #[test]

@@ -317,7 +317,11 @@ impl Engine {
             if uneven {
                 return (held, Rule::LoadUneven);
             }
-            let to = self.at_most(state, settings, held, cheapest);
+            let useful = self.ceiling.enough().map_or(cheapest, |enough| cheapest.min(enough.max(held)));
+            if useful == held {
+                return (held, Rule::DependencyBound);
+            }
+            let to = self.at_most(state, settings, held, useful);
             if to == held {
                 return (held, Rule::Trial);
             }
