@@ -398,6 +398,21 @@ fn after_a_restart_load_beyond_what_all_share_is_no_reason_for_more() {
 }
 
 #[test]
+fn pods_that_are_the_limit_themselves_are_not_held_for_long() {
+    let mut world = World::new(8);
+    world.settings.max = 100;
+    world.engine.restore(&held_back(), 1, &world.settings);
+    // A pod completes 75 requests a second at most: eight of them what was once all that could be completed.
+    for _ in 0..60 {
+        let per_pod = 900.0 / f64::from(world.replicas);
+        world.serve(per_pod.min(75.0), late(per_pod));
+        world.in_flight = if per_pod > 75.0 { world.in_flight + 5.0 * (per_pod - 75.0) } else { 0.0 };
+        world.replicas = world.decide(&world.observation()).to;
+    }
+    assert!(world.replicas >= 16, "{} where 18 carry it", world.replicas);
+}
+
+#[test]
 fn the_record_is_stable() {
     let mut world = World::new(8);
     let decision = world.run(60, 320.0, late);

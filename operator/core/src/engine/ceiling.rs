@@ -18,6 +18,8 @@ const AGE_SECONDS_MAX: f64 = 3600.0;
 const DISPROVED: f64 = 1.05;
 /// Pods that go still use what is shared for this long, and what they complete is not seen.
 const GOING_SECONDS: f64 = 60.0;
+/// No pods are added to those that were enough for so long at most: they may themselves have become the limit, at the same throughput.
+const HELD_SECONDS_MAX: f64 = 60.0;
 /// From this part of the ceiling on, late requests may be due to what the pods share,
 const NEAR: f64 = 0.85;
 /// and from this one on they are.
@@ -32,6 +34,9 @@ pub struct Ceiling {
     known: Option<Busy>,
     /// How far the last two rounds were at the ceiling, 0 to 1.
     at: [f64; 2],
+    /// For how long, in seconds, all rounds have been at it.
+    at_for_seconds: f64,
+    now_seconds: f64,
     /// Whether pods were kept busy in the last round, and how many there were.
     busy: bool,
     ready: usize,
@@ -59,7 +64,7 @@ pub struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Busy {
     at_seconds: f64,
-    /// Of the ceiling: the fewest that were seen to complete it; 0 when that is not known.
+    /// Of the ceiling: the fewest that were seen to complete it; infinite when that is not known.
     pods: f64,
     per_second: f64,
 }
@@ -67,7 +72,7 @@ struct Busy {
 impl Ceiling {
     /// Takes over the ceiling that was known before a restart.
     pub fn restore(&mut self, per_second: f64) {
-        self.known = Some(Busy { at_seconds: 0.0, pods: 0.0, per_second });
+        self.known = Some(Busy { at_seconds: 0.0, pods: f64::INFINITY, per_second });
     }
 
     /// Looks at a round. True when a ceiling has just been found.
@@ -89,6 +94,9 @@ impl Ceiling {
             known.pods = known.pods.min(seen.reached as f64);
         }
         self.at = [self.at[1], if held { 1.0 } else { self.nearness(per_second) }];
+        let passed = (now_seconds - self.now_seconds).max(0.0);
+        self.at_for_seconds = if self.blame() >= 1.0 { self.at_for_seconds + passed } else { 0.0 };
+        self.now_seconds = now_seconds;
         (self.busy, self.ready) = (busy, seen.ready);
         busy && !going && !replacing && self.find(now_seconds, seen)
     }
@@ -127,9 +135,10 @@ impl Ceiling {
         self.known.map(|known| known.per_second)
     }
 
-    /// The fewest pods that were seen to complete it, while it is what limits them.
+    /// The fewest pods that were seen to complete it, in the first minute in which it is what limits them.
     pub fn enough(&self) -> Option<u32> {
-        self.known.filter(|known| known.pods > 0.0 && self.blame() >= 1.0).map(|known| known.pods as u32)
+        let limits = self.blame() >= 1.0 && self.at_for_seconds <= HELD_SECONDS_MAX;
+        self.known.filter(|known| limits && known.pods.is_finite()).map(|known| known.pods as u32)
     }
 
     /// How far late requests are due to what the pods share when they complete so much together: 0 to 1.
@@ -192,11 +201,19 @@ mod tests {
         let told = found.map(|(pods, per_second)| enough(pods, per_second));
         assert_eq!(told, [None, None, None, Some(26)]);
         assert_eq!(enough(24, 590.0), Some(26), "what others complete while some go tells nothing of fewer");
+        ceiling.follow(90.0, idle(24, 400.0));
+        ceiling.follow(95.0, idle(24, 400.0));
         ceiling.follow(100.0, idle(24, 590.0));
         ceiling.follow(105.0, idle(24, 590.0));
         assert_eq!(ceiling.enough(), Some(24));
-        ceiling.follow(110.0, idle(24, 400.0));
-        ceiling.follow(115.0, idle(24, 400.0));
+        ceiling.follow(170.0, idle(24, 590.0));
+        assert_eq!(ceiling.enough(), None, "after a minute they may have become the limit themselves");
+        ceiling.follow(175.0, idle(24, 400.0));
+        ceiling.follow(180.0, idle(24, 400.0));
+        ceiling.follow(185.0, idle(24, 590.0));
+        assert_eq!(ceiling.enough(), Some(24));
+        ceiling.follow(190.0, idle(24, 400.0));
+        ceiling.follow(195.0, idle(24, 400.0));
         assert_eq!(ceiling.enough(), None, "it does not limit them any more");
     }
 
