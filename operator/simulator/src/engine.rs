@@ -6,11 +6,15 @@ use jiff::{SignedDuration, Timestamp};
 use plimsoll_core::engine::{Cpu, Decision, Engine, Observation, Pod, Sample, Target};
 use plimsoll_core::policy::{PERIOD_MAX, ReplicaChange, ScalingPolicy};
 
+use crate::distribution::Distribution;
 use crate::policy::{PodState, PodView, Policy, Reading, View};
 use crate::scenario::Scenario;
 
 /// The operator's default time between two scrapes.
 const PERIOD: Duration = Duration::from_secs(5);
+
+/// Its multiples are spread evenly between whole numbers, however many there are.
+const GOLDEN_RATIO: f64 = 1.618_033_988_749_895;
 
 /// Plimsoll, on its defaults unless it is given another policy.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Plimsoll {
     changes: Vec<ReplicaChange>,
     /// The time of day at which the run begins.
     began: Timestamp,
+    /// Of the pods that were there before it.
+    start_up: Distribution,
     /// The last decision.
     pub last: Option<Decision>,
 }
@@ -36,6 +42,7 @@ impl Plimsoll {
             policy: ScalingPolicy::within(scenario.replicas_min, scenario.replicas_max),
             changes: Vec::new(),
             began: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_800_000_000),
+            start_up: scenario.service.start_up,
             last: None,
         }
     }
@@ -70,7 +77,7 @@ impl Policy for Plimsoll {
     fn decide(&mut self, view: &View<'_>) -> u32 {
         let newest = view.pods.last().map_or(0, |pod| pod.template);
         let now = self.began + view.now;
-        let pod = |view: &PodView| pod(view, self.began);
+        let pod = |view: &PodView| pod(view, self.began, self.start_up);
         let observation = Observation {
             now,
             current: view.wanted,
@@ -89,11 +96,15 @@ impl Policy for Plimsoll {
     }
 }
 
-fn pod(view: &PodView, began: Timestamp) -> Pod {
+fn pod(view: &PodView, began: Timestamp, start_up: Distribution) -> Pod {
+    // What became Ready the moment it was created was there before the run, and had started like others.
+    let was_there = view.ready == Some(view.created);
+    let rank = ((view.id + 1) as f64 * GOLDEN_RATIO).fract();
+    let earlier = if was_there { start_up.quantile(rank) } else { 0.0 };
     Pod {
         uid: view.id.to_string(),
         template: view.template.to_string(),
-        created_at: began + view.created,
+        created_at: began + view.created - SignedDuration::from_millis((1000.0 * earlier) as i64),
         ready_at: view.ready.map(|ready| began + ready),
         sample: view.reading.as_ref().map(|reading| match reading {
             Ok(reading) => sample(reading, view.cpu_limit, began),
