@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::clock::{Nanos, nanos, nanos_of, seconds};
+use crate::gate::Gate;
 use crate::policy::{Counters, PodState};
 use crate::service::{QUOTA_PERIOD, Server, Service, WarmUp};
 
@@ -30,6 +31,7 @@ pub(crate) struct Pod {
     /// `counters.request_seconds` holds up to here.
     counted_until: Nanos,
     quota: Quota,
+    gate: Option<Gate>,
 }
 
 impl Pod {
@@ -52,6 +54,7 @@ impl Pod {
             counters: Counters { buckets: vec![0; edges + 1], ..Counters::default() },
             counted_until: created,
             quota: Quota::new(limit, id),
+            gate: service.patience.map(Gate::new),
         }
     }
 
@@ -71,6 +74,18 @@ impl Pod {
     /// A request came and was refused.
     pub(crate) fn shed(&mut self) {
         self.counters.arrived += 1;
+        self.counters.shed += 1;
+    }
+
+    /// Whether a request whose turn has come after `age` is served.
+    pub(crate) fn admits(&mut self, now: Nanos, age: Nanos) -> bool {
+        self.gate.as_mut().is_none_or(|gate| gate.admits(now, age))
+    }
+
+    /// A request that had been taken was refused.
+    pub(crate) fn refuse(&mut self, now: Nanos) {
+        self.leave(now);
+        self.taken -= 1;
         self.counters.shed += 1;
     }
 

@@ -24,6 +24,8 @@ pub struct Service {
     pub warm_up: WarmUp,
     /// Requests that may wait in a pod; one more is shed. Absent: no bound.
     pub queue_limit: Option<u32>,
+    /// What waited too long in a queue that stands is refused when its turn comes. Absent: nothing is.
+    pub patience: Option<Patience>,
     /// The pod's histogram counts from when a request is taken from the queue, so that it does not show the wait.
     pub stopwatch_hides_wait: bool,
 }
@@ -49,6 +51,19 @@ pub enum Server {
 /// The period of the kernel's CPU bandwidth control, as Kubernetes sets it
 /// (<https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/>, `cpuCFSQuotaPeriod`).
 pub const QUOTA_PERIOD: Duration = Duration::from_millis(100);
+
+/// How long requests may wait in a queue that stands, as in the bundled API: once every wait has been over the target for a
+/// whole interval, such waits are refused until there was none for an interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Patience {
+    /// What waited no longer is never refused.
+    pub target: Duration,
+    /// How long waits must have been over the target before anything is refused.
+    pub interval: Duration,
+    /// CPU time of a refusal, or the time of a worker, in seconds: the request was read, and is answered.
+    pub refusal_seconds: f64,
+}
 
 /// How a pod that has just become Ready is slower: caches are cold and connections are to be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -119,6 +134,7 @@ impl Service {
             start_up,
             warm_up: WarmUp::default(),
             queue_limit: None,
+            patience: None,
             stopwatch_hides_wait: false,
         }
     }

@@ -6,12 +6,17 @@ use plimsoll_core::histogram::Rejection;
 use plimsoll_simulator::distribution::Distribution;
 use plimsoll_simulator::policy::{PodState, Policy, View};
 use plimsoll_simulator::scenario::{Arrivals, Balancing, Fault, Lie};
-use plimsoll_simulator::service::{Change, Changed, Dependency, Service, WarmUp};
+use plimsoll_simulator::service::{Change, Changed, Dependency, Patience, Service, WarmUp};
 use plimsoll_simulator::{Outcome, Scenario, Target, generate, run};
 use sha2::{Digest, Sha256};
 
 const WORK: Distribution = Distribution::Constant { seconds: 0.05 };
 const START_UP: Distribution = Distribution::Constant { seconds: 12.0 };
+const IMPATIENT: Patience = Patience {
+    target: Duration::from_millis(100),
+    interval: Duration::from_millis(200),
+    refusal_seconds: 0.005,
+};
 
 /// A policy that is a function of the view.
 struct By<F>(Duration, F);
@@ -94,6 +99,7 @@ fn every_request_ends_exactly_once() {
         // Some requests take longer than a pod has to finish.
         scenario.service.work = Distribution::TwoPoint { hit_share: 0.999, hit: 0.05, miss: 60.0 };
         scenario.service.queue_limit = Some(20);
+        scenario.service.patience = (seed % 4 == 0).then_some(IMPATIENT);
         scenario.client_timeout = Some(Duration::from_millis(300));
         scenario.drops_abandoned = seed % 2 == 0;
         scenario.dependency =
@@ -181,6 +187,41 @@ fn a_full_queue_sheds_and_says_so() {
     // 80 of 200 requests a second can be served.
     assert!((0.55..0.65).contains(&(outcome.shed as f64 / outcome.offered as f64)), "{}", outcome.shed);
     assert!(said > 0 && said <= outcome.shed);
+}
+
+#[test]
+fn a_queue_that_stands_sheds_what_waited_too_long_and_serves_the_rest_in_time() {
+    let mut scenario = scenario(120, 200.0);
+    scenario.service.patience = Some(IMPATIENT);
+    scenario.replicas_initial = 1;
+    let over = |scenario: &mut Scenario, promise_ms| {
+        scenario.targets[0].latency = Duration::from_millis(promise_ms);
+        every_second(scenario, |_| 1)
+    };
+    let patient = Service { patience: None, ..scenario.service.clone() };
+    let endless = over(&mut Scenario { service: patient, ..scenario.clone() }, 250);
+    assert!(endless.shed == 0 && endless.over > endless.offered * 9 / 10, "{}", endless.over);
+    // 80 of 200 requests a second can be served, less what refusing the others takes; those are served within the target and the
+    // time of a request, but where the queue has not stood for long enough.
+    let outcome = over(&mut scenario, 250);
+    let refused = outcome.shed as f64 / outcome.offered as f64;
+    assert!((0.6..0.75).contains(&refused), "{refused}");
+    let late = (outcome.over - outcome.shed) as f64 / outcome.offered as f64;
+    assert!(late < 0.05, "{late}");
+    let mut said = 0;
+    every_second(&scenario, |view| {
+        said = view.pods[0].reading.as_ref().unwrap().as_ref().unwrap().counters.shed;
+        1
+    });
+    assert!(said > 0 && said <= outcome.shed, "{said}");
+}
+
+#[test]
+fn under_a_load_that_a_pod_carries_nothing_is_refused() {
+    let mut scenario = scenario(120, 50.0);
+    scenario.service.patience = Some(IMPATIENT);
+    scenario.replicas_initial = 1;
+    assert_eq!(every_second(&scenario, |_| 1).shed, 0);
 }
 
 #[test]

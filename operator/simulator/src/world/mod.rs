@@ -79,9 +79,18 @@ struct Request {
 enum RequestState {
     Waiting,
     Taken,
+    /// It had waited too long: its work is to say so.
+    Refused,
     /// Its pod was killed while an event of it was still to come.
     Killed,
     Gone,
+}
+
+impl RequestState {
+    /// Whether it is in a pod that is there.
+    fn in_pod(self) -> bool {
+        matches!(self, Self::Waiting | Self::Taken | Self::Refused)
+    }
 }
 
 struct World<'a> {
@@ -235,7 +244,7 @@ impl<'a> World<'a> {
         self.tell(self.tally.seconds.len().saturating_sub(1));
         // What is still in a pod has taken this long at least.
         for request in &self.requests {
-            if matches!(request.state, RequestState::Waiting | RequestState::Taken) {
+            if request.state.in_pod() {
                 let latency = self.end - request.incoming.due;
                 let late = self.scenario.client_timeout.is_some_and(|timeout| latency > nanos_of(timeout));
                 self.tally

@@ -90,15 +90,14 @@ impl World<'_> {
         }
         for id in 0..self.requests.len() as u32 {
             let request = self.requests[id as usize];
-            let alive = matches!(request.state, RequestState::Waiting | RequestState::Taken);
-            if request.pod != index || !alive {
+            if request.pod != index || !request.state.in_pod() {
                 continue;
             }
             self.tally.end(request.incoming.due, Fate::Failed);
-            if request.state == RequestState::Taken {
-                self.requests[id as usize].state = RequestState::Killed;
-            } else {
+            if request.state == RequestState::Waiting {
                 self.forget(id);
+            } else {
+                self.requests[id as usize].state = RequestState::Killed;
             }
         }
         self.remove(index);

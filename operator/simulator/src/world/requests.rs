@@ -57,10 +57,14 @@ impl World<'_> {
         let Incoming { rank, work, .. } = request.incoming;
         let as_first = service.work == self.scenario.service.work;
         let unslowed = if as_first { work } else { service.work.quantile(rank) };
-        let work = unslowed * factor * pod.coldness(service.warm_up, now);
+        let refusal = service.patience.filter(|_| !pod.admits(now, now - request.incoming.due));
+        let work = match refusal {
+            Some(patience) => patience.refusal_seconds,
+            None => unslowed * factor * pod.coldness(service.warm_up, now),
+        };
         request.taken = now;
         request.work = work;
-        request.state = RequestState::Taken;
+        request.state = if refusal.is_some() { RequestState::Refused } else { RequestState::Taken };
         pod.busy += 1;
         pod.taken += 1;
         pod.started += 1;
@@ -80,10 +84,15 @@ impl World<'_> {
         let service = &self.templates[pod.template as usize];
         let event_loop = matches!(service.server, Server::EventLoop { .. });
         pod.worked(if event_loop { request.work } else { request.work * service.cpu_share });
-        if event_loop {
+        if event_loop || request.state == RequestState::Refused {
             pod.busy -= 1;
         }
-        if request.incoming.call.is_some() {
+        if request.state == RequestState::Refused {
+            pod.refuse(self.now);
+            self.tally.end(request.incoming.due, Fate::Shed);
+            self.forget(id);
+            self.take_next(request.pod);
+        } else if request.incoming.call.is_some() {
             self.call(id);
             if event_loop {
                 self.take_next(request.pod);

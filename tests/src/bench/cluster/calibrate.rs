@@ -20,7 +20,7 @@ use crate::bench_latency::scrape;
 use crate::progress::note;
 
 /// Loads under which one pod is looked at, in requests a second: from nearly none to more than it can carry.
-const RATES: [f64; 5] = [10.0, 20.0, 30.0, 38.0, 60.0];
+const RATES: [f64; 7] = [10.0, 20.0, 30.0, 36.0, 40.0, 44.0, 60.0];
 /// Of a load, what does not count.
 const SETTLING_SECONDS: u32 = 2;
 /// Pods that are started at once, for their start-up times.

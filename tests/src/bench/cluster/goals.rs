@@ -73,7 +73,7 @@ pub fn of_validation(validation: &Validation) -> Vec<Goal> {
                     "{:+.1} % ({:.3} beside {:.3})",
                     it.hours_off * 100.0,
                     it.simulated_hours.median,
-                    it.hours
+                    it.hours.median
                 )
             }),
             met: beside.map(|it| it.hours_off.abs() <= HOURS_OFF),
@@ -88,7 +88,7 @@ pub fn of_validation(validation: &Validation) -> Vec<Goal> {
                     "{:+.2} points ({:.2} % beside {:.2} %)",
                     it.over_off * 100.0,
                     it.simulated_over.median * 100.0,
-                    it.over * 100.0
+                    it.over.median * 100.0
                 )
             }),
             met: beside.map(|it| it.over_off.abs() <= OVER_OFF),
@@ -135,10 +135,10 @@ mod tests {
 
     #[test]
     fn a_simulation_is_held_to_its_bounds() {
-        let goals = of_validation(&validation(20, 20, &[(23, 0.049)]));
+        let goals = of_validation(&validation(&[20], 20, &[(23, 0.049)]));
         assert_eq!(met(&goals), [Some(true), Some(true)]);
         assert_eq!(goals[0].found.as_deref(), Some("+15.0 % (3.833 beside 3.333)"));
-        assert_eq!(met(&of_validation(&validation(20, 20, &[(16, 0.06)]))), [Some(false), Some(false)]);
-        assert_eq!(met(&of_validation(&validation(20, 20, &[]))), [None, None]);
+        assert_eq!(met(&of_validation(&validation(&[20], 20, &[(16, 0.06)]))), [Some(false), Some(false)]);
+        assert_eq!(met(&of_validation(&validation(&[20], 20, &[]))), [None, None]);
     }
 }

@@ -126,58 +126,72 @@ fn moves(step: &Step, verdict: &Verdict) -> String {
 fn render_validation(results: &Results, validation: &Validation) -> String {
     let mut out = heading(results);
     goals_table(&mut out, &goals::of_validation(validation));
-    let calibration = &validation.calibration;
     if let Some(beside) = validation.beside() {
-        let spread = |spread: Spread, factor: f64, digits: usize| {
-            let [median, min, max] = [spread.median, spread.min, spread.max].map(|value| value * factor);
-            format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
+        let end = validation.rates.len() as f64;
+        let counts = |values: &mut dyn Iterator<Item = f64>| {
+            Spread::of(values).map_or(NONE.to_owned(), |counts| spread(counts, 1.0, 0))
         };
         let _ = writeln!(
             out,
-            "\n`{}`, {} s, peak {:.0} requests a second. In the simulation: median (lowest–highest) of {} seeds.\n\n| | cluster | simulation |\n|---|---|---|\n| replica-hours | {:.3} | {} |\n| requests over the promise, % | {:.2} | {} |\n| changes of the replicas | {} | {} |\n",
+            "\n`{}`, {} s, peak {:.0} requests a second. Median (lowest–highest) of {} on the cluster, one after the other, and of {} seeds in the simulation; with nothing learned each time.\n\n| | cluster | simulation |\n|---|---|---|\n| replica-hours | {} | {} |\n| requests over the promise, % | {} | {} |\n| changes of the replicas | {} | {} |\n",
             validation.trace,
             validation.rates.len(),
             validation.rates.iter().copied().fold(0.0, f64::max),
+            runs(validation.cluster.len()),
             validation.simulated.len(),
-            beside.hours,
+            spread(beside.hours, 1.0, 3),
             spread(beside.simulated_hours, 1.0, 3),
-            beside.over * 100.0,
+            spread(beside.over, 100.0, 2),
             spread(beside.simulated_over, 100.0, 2),
-            validation.replicas.moves(0.0, validation.rates.len() as f64).len(),
-            Spread::of(validation.simulated.iter().map(|run| changes(&run.wanted)))
-                .map_or(NONE.to_owned(), |changes| spread(changes, 1.0, 0)),
+            counts(&mut validation.cluster.iter().map(|run| run.replicas.moves(0.0, end).len() as f64)),
+            counts(&mut validation.simulated.iter().map(|run| changes(&run.wanted))),
         );
     }
+    render_calibration(&mut out, validation);
+    out
+}
+
+fn runs(count: usize) -> String {
+    if count == 1 { "one run".to_owned() } else { format!("{count} runs") }
+}
+
+fn spread(spread: Spread, factor: f64, digits: usize) -> String {
+    let [median, min, max] = [spread.median, spread.min, spread.max].map(|value| value * factor);
+    format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
+}
+
+fn render_calibration(out: &mut String, validation: &Validation) {
+    let calibration = &validation.calibration;
     let starts = Spread::of(calibration.start_ups.iter().copied());
     let _ = writeln!(
         out,
-        "Measured first, on pods of the same Deployment: a request costs {:.2} ms of CPU, a pod without requests {:.1} thousandths of a core; {} pods that started at once were Ready after {}. Fitted to the table below: the CPU time of requests varies by {:.1} of its mean, {} requests may wait in a pod; the simulated pod's share over the promise is then off by {:.1} points (root mean square). The generator was late by {:.1} ms at p99.\n",
+        "Measured first, on pods of the same Deployment: a request costs {:.2} ms of CPU, a pod without requests {:.1} thousandths of a core; {} pods that started at once were Ready after {}. Fitted to the table below: the CPU time of requests varies by {:.1} of its mean; the simulated pod's share over the promise is then off by {:.1} points (root mean square). While the trace ran the generator was late by {} ms at p99.\n",
         calibration.cost_seconds * 1000.0,
         calibration.idle_cores * 1000.0,
         calibration.start_ups.len(),
         starts.map_or(NONE.to_owned(), |it| format!("{:.1} s ({:.1}–{:.1})", it.median, it.min, it.max)),
         validation.fit.cv,
-        validation.fit.queue_limit,
         validation.fit.off * 100.0,
-        validation.generator_late_p99_ms,
+        Spread::of(validation.cluster.iter().map(|run| run.generator_late_p99_ms))
+            .map_or(NONE.to_owned(), |late| spread(late, 1.0, 1)),
     );
     let _ = writeln!(
         out,
-        "| one pod at requests a second | thousandths of a core | p50, ms | p99, ms | over the promise, % | refused, failed or timed out, % |\n|---|---|---|---|---|---|"
+        "| one pod at requests a second | thousandths of a core | p50, ms | p99, ms | over the promise, % | refused, failed or timed out, % | over in the simulated pod, % |\n|---|---|---|---|---|---|---|"
     );
-    for point in &calibration.points {
+    for (point, simulated) in calibration.points.iter().zip(&validation.fit.over_shares) {
         let _ = writeln!(
             out,
-            "| {:.0} | {:.0} | {:.1} | {:.0} | {:.1} | {:.1} |",
+            "| {:.0} | {:.0} | {:.1} | {:.0} | {:.1} | {:.1} | {:.1} |",
             point.rate,
             point.cores * 1000.0,
             point.p50_ms,
             point.p99_ms,
             point.ended.over_share() * 100.0,
             point.ended.unserved as f64 / point.ended.all.max(1) as f64 * 100.0,
+            simulated * 100.0,
         );
     }
-    out
 }
 
 fn changes(wanted: &[u32]) -> f64 {
@@ -248,17 +262,18 @@ mod tests {
 
     #[test]
     fn the_simulation_stands_beside_the_cluster() {
-        let validation = validation(5, 20, &[(5, 0.01), (6, 0.05), (4, 0.03)]);
+        let validation = validation(&[5, 5, 6], 20, &[(5, 0.01), (6, 0.05), (4, 0.03)]);
         let text = render(&Results { validation: Some(validation), quick: true, ..results() });
         holds(
             &text,
             &[
                 "**Of `--quick`",
-                "| replica-hours | 0.833 | 0.833 (0.667–1.000) |",
-                "| requests over the promise, % | 2.00 | 3.00 (1.00–5.00) |",
+                "of 3 runs on the cluster",
+                "| replica-hours | 0.833 (0.833–1.000) | 0.833 (0.667–1.000) |",
+                "| requests over the promise, % | 2.00 (2.00–2.00) | 3.00 (1.00–5.00) |",
                 "| met |",
                 "a request costs 2.30 ms of CPU",
-                "| 60 | 140 | 3.0 | 90 | 40.0 | 0.0 |",
+                "| 60 | 140 | 3.0 | 90 | 40.0 | 0.0 | 41.0 |",
             ],
         );
     }

@@ -57,7 +57,14 @@ pub fn validation(validation: &Validation) -> Result<String> {
     if let Some(first) = validation.simulated.first() {
         replicas.push((format!("simulation, seed {}", first.seed), BLUE, counts(&first.ready)));
     }
-    replicas.push(("cluster".to_owned(), ORANGE, of_replicas(&validation.replicas, end, |it| it.1)));
+    for (index, run) in validation.cluster.iter().enumerate().rev() {
+        let color = if index == 0 { ORANGE } else { pale(ORANGE) };
+        replicas.push((
+            format!("cluster, run {}", index + 1),
+            color,
+            of_replicas(&run.replicas, end, |it| it.1),
+        ));
+    }
     two("requests a second", &[load], "Ready replicas", &replicas)
 }
 
@@ -106,8 +113,14 @@ mod tests {
 
     #[test]
     fn the_cluster_is_drawn_beside_each_seed() {
-        let svg = validation(&testing::validation(5, 20, &[(5, 0.01), (6, 0.05)])).unwrap();
-        for name in ["cluster", "simulation, seed 1", "simulation, seed 2", "requests a second"] {
+        let svg = validation(&testing::validation(&[5, 6], 20, &[(5, 0.01), (6, 0.05)])).unwrap();
+        for name in [
+            "cluster, run 1",
+            "cluster, run 2",
+            "simulation, seed 1",
+            "simulation, seed 2",
+            "requests a second",
+        ] {
             assert!(svg.contains(name), "{name}");
         }
     }

@@ -1,7 +1,6 @@
 //! The measured service in the simulated cluster.
 //!
-//! What is not measured directly, how a pod's requests vary and how many it lets wait, is fitted to how one pod answered under
-//! the calibration's loads. The trace that is judged is not looked at.
+//! What is not measured directly, how a pod's requests vary, is fitted to how one pod answered under the calibration's loads. The trace that is judged is not looked at.
 
 use std::time::Duration;
 
@@ -9,32 +8,32 @@ use plimsoll_simulator::distribution::Distribution;
 use plimsoll_simulator::engine::Plimsoll;
 use plimsoll_simulator::peers::fixed::Fixed;
 use plimsoll_simulator::scenario::{Balancing, Scraping};
-use plimsoll_simulator::service::{Server, Service};
+use plimsoll_simulator::service::{Patience, Server, Service};
 use plimsoll_simulator::sweep::parallel;
 use plimsoll_simulator::{Outcome, Scenario, Target, Trace, run};
 use serde::{Deserialize, Serialize};
 
-use super::calibrate::Calibration;
+use super::calibrate::{Calibration, Point};
 use super::load::TIMEOUT;
-use super::stage::{BOUNDS, LIMIT_MILLICORES, TARGET_MS};
+use super::stage::{BOUNDS, LIMIT_MILLICORES, TARGET_MS, WORK_MS};
 
 /// Of a request's CPU time.
-const CVS: [f64; 5] = [0.0, 0.2, 0.4, 0.7, 1.0];
-/// Requests that may wait in a pod.
-const QUEUES: [u32; 9] = [3, 4, 5, 6, 8, 10, 12, 16, 24];
+const CVS: [f64; 7] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.7, 1.0];
 /// Of simulated load, to fit with.
-const FIT_SECONDS: usize = 200;
+const FIT_SECONDS: usize = 600;
+/// The bundled API's least interval of a queue that stands.
+const INTERVAL_MIN: Duration = Duration::from_millis(200);
 /// From a scrape of a few pods on the same machine to the decision.
 const SCRAPE_DELAY: Duration = Duration::from_millis(100);
 
 /// What was fitted.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fit {
     /// Standard deviation of a request's CPU time over its mean.
     pub cv: f64,
-    /// Requests that may wait in a pod; more are refused.
-    pub queue_limit: u32,
+    /// The simulated pod's shares over the promise, one for each load of the calibration, 0 to 1.
+    pub over_shares: Vec<f64>,
     /// Root of the mean square by which the shares over the promise are off, 0 to 1.
     pub off: f64,
 }
@@ -60,7 +59,7 @@ impl Run {
     }
 }
 
-fn service(calibration: &Calibration, cv: f64, queue_limit: u32) -> Service {
+fn service(calibration: &Calibration, cv: f64) -> Service {
     let limit = f64::from(LIMIT_MILLICORES) / 1000.0;
     let work = if cv > 0.0 {
         Distribution::Lognormal { mean: calibration.cost_seconds, cv }
@@ -71,10 +70,17 @@ fn service(calibration: &Calibration, cv: f64, queue_limit: u32) -> Service {
     let left = (limit - calibration.idle_cores).max(limit / 10.0);
     Service {
         server: Server::EventLoop { cpu_limit: left },
-        queue_limit: Some(queue_limit),
+        patience: Some(patience(calibration)),
         cpu_request: limit,
         ..Service::event_loop(limit, work, start_up(&calibration.start_ups))
     }
+}
+
+/// As the bundled API has it for this promise: half of it. A request that is refused was read, and is answered, but does no work.
+fn patience(calibration: &Calibration) -> Patience {
+    let target = Duration::from_millis(TARGET_MS) / 2;
+    let refusal_seconds = (calibration.cost_seconds - f64::from(WORK_MS) / 1000.0).max(0.0);
+    Patience { target, interval: target.max(INTERVAL_MIN), refusal_seconds }
 }
 
 /// Multiplicative noise with the mean and the variation of what was measured.
@@ -100,31 +106,33 @@ fn scenario(name: &str, service: Service, rates: &[f64]) -> Scenario {
     }
 }
 
-/// Finds the variation and the queue with which one simulated pod answers as the real one did.
+/// Finds the variation with which one simulated pod answers as the real one did.
 pub fn fit(calibration: &Calibration) -> Fit {
-    let candidates: Vec<(f64, u32)> =
-        CVS.iter().flat_map(|&cv| QUEUES.iter().map(move |&queue| (cv, queue))).collect();
-    let fits = parallel(&candidates, |&(cv, queue_limit)| {
-        let squares = calibration.points.iter().map(|point| {
+    let fits = parallel(&CVS, |&cv| {
+        let over_share = |point: &Point| {
             let rates = vec![point.offered_per_second; FIT_SECONDS];
             let one = Scenario {
                 replicas_initial: 1,
                 replicas_max: 1,
-                ..scenario("one pod", service(calibration, cv, queue_limit), &rates)
+                ..scenario("one pod", service(calibration, cv), &rates)
             };
-            let simulated = run(&one, &mut Fixed { replicas: 1 }).score().over_share;
-            (simulated - point.ended.over_share()).powi(2)
-        });
+            run(&one, &mut Fixed { replicas: 1 }).score().over_share
+        };
+        let over_shares = calibration.points.iter().map(over_share).collect::<Vec<_>>();
+        let squares = over_shares
+            .iter()
+            .zip(&calibration.points)
+            .map(|(simulated, point)| (simulated - point.ended.over_share()).powi(2));
         let count = calibration.points.len().max(1) as f64;
-        Fit { cv, queue_limit, off: (squares.sum::<f64>() / count).sqrt() }
+        Fit { cv, off: (squares.sum::<f64>() / count).sqrt(), over_shares }
     });
-    let worst = Fit { cv: 0.0, queue_limit: QUEUES[0], off: f64::INFINITY };
+    let worst = Fit { cv: CVS[0], over_shares: Vec::new(), off: f64::INFINITY };
     fits.into_iter().fold(worst, |best, fit| if fit.off < best.off { fit } else { best })
 }
 
 /// Runs a load of one rate for each second under the engine, with each seed.
-pub fn replay(calibration: &Calibration, fit: Fit, rates: &[f64], seeds: &[u64]) -> Vec<Run> {
-    let service = service(calibration, fit.cv, fit.queue_limit);
+pub fn replay(calibration: &Calibration, fit: &Fit, rates: &[f64], seeds: &[u64]) -> Vec<Run> {
+    let service = service(calibration, fit.cv);
     parallel(seeds, |&seed| {
         let scenario = Scenario {
             seed,
@@ -186,31 +194,39 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_refuses_much_under_too_much_load_is_given_a_queue_that_does_too() {
+    fn the_variation_of_the_work_is_found_by_the_shares_near_a_pods_limit() {
         let truth = testing::calibration(&[]);
         let over = |rate: f64| {
             let one = Scenario {
                 replicas_initial: 1,
                 replicas_max: 1,
-                ..scenario("one pod", service(&truth, 0.4, 6), &[rate; 400])
+                ..scenario("one pod", service(&truth, 0.7), &[rate; 1200])
             };
             (rate, run(&one, &mut Fixed { replicas: 1 }).score().over_share)
         };
-        let found = fit(&testing::calibration(&[over(10.0), over(30.0), over(60.0)]));
+        let found = fit(&testing::calibration(&[over(10.0), over(36.0), over(40.0), over(60.0)]));
         assert!(found.off < 0.02, "{found:?}");
-        assert!((4..=10).contains(&found.queue_limit), "{found:?}");
+        assert!((0.4..=1.0).contains(&found.cv), "{found:?}");
+    }
+
+    #[test]
+    fn what_it_refuses_costs_a_pod_what_is_beside_the_work() {
+        let patience = patience(&testing::calibration(&[]));
+        assert!((patience.refusal_seconds - 0.0003).abs() < 1e-9);
+        assert_eq!(patience.target, Duration::from_millis(125));
+        assert_eq!(patience.interval, Duration::from_millis(200));
     }
 
     #[test]
     fn a_rise_of_the_load_brings_replicas_and_the_same_seed_the_same_run() {
         let rates: Vec<f64> = (0..180).map(|second| if second < 60 { 15.0 } else { 120.0 }).collect();
-        let fit = Fit { cv: 0.2, queue_limit: 8, off: 0.0 };
-        let runs = replay(&testing::calibration(&[]), fit, &rates, &[1, 2]);
+        let fit = Fit { cv: 0.2, over_shares: Vec::new(), off: 0.0 };
+        let runs = replay(&testing::calibration(&[]), &fit, &rates, &[1, 2]);
         assert_eq!((runs.len(), runs[0].wanted.len(), runs[1].seed), (2, 180, 2));
         assert!(runs[0].wanted[179] > runs[0].wanted[30], "{:?}", runs[0].wanted);
         assert!(
             (runs[0].replica_hours() * 3600.0 - f64::from(runs[0].wanted.iter().sum::<u32>())).abs() < 1e-6
         );
-        assert_eq!(replay(&testing::calibration(&[]), fit, &rates, &[1])[0], runs[0]);
+        assert_eq!(replay(&testing::calibration(&[]), &fit, &rates, &[1])[0], runs[0]);
     }
 }

@@ -31,7 +31,9 @@ pub const TARGET_MS: u64 = 250;
 pub const LIMIT_MILLICORES: u32 = 100;
 /// Replicas at least and at most, whoever scales.
 pub const BOUNDS: (u32, u32) = (2, 14);
-/// What every request asks for: 2 ms of CPU, besides what its reading and writing cost.
+/// CPU time that every request asks for, besides what its reading and writing cost, in milliseconds.
+pub const WORK_MS: u32 = 2;
+/// The request that does.
 pub const PATH: &str = "/work?cpu=2ms";
 
 const LIMIT: Duration = Duration::from_mins(2);
@@ -287,6 +289,11 @@ mod tests {
         let deployment = &plain(&template, 3)[1];
         assert_eq!(deployment["spec"]["replicas"], 3);
         assert_eq!(deployment["spec"]["selector"]["matchLabels"], template["metadata"]["labels"]);
+    }
+
+    #[test]
+    fn the_request_asks_for_the_work() {
+        assert_eq!(PATH, format!("/work?cpu={WORK_MS}ms"));
     }
 
     #[test]
