@@ -151,6 +151,8 @@ pub mod reason {
     pub const CACHE_HOLDS: &str = "CacheHolds";
     /// The managed cache evicts keys that are still read.
     pub const CACHE_TOO_SMALL: &str = "CacheTooSmall";
+    /// The managed cache is ready, and does not tell the operator how it fares.
+    pub const CACHE_SILENT: &str = "CacheSilent";
     /// The connections of `spec.replicas.max` replicas fit into the database server.
     pub const CONNECTIONS_FIT: &str = "ConnectionsFit";
     /// They do not.

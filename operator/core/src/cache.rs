@@ -119,6 +119,33 @@ impl CacheReading {
     }
 }
 
+/// A cache that was asked and has not told how it fares since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// When it was first asked in vain.
+    pub since: Timestamp,
+    /// Why, when it was last asked.
+    pub cause: SilenceCause,
+}
+
+/// Why a cache does not tell how it fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SilenceCause {
+    /// It cannot be reached, or does not answer in time.
+    Unreachable,
+    /// It does not take the operator's password.
+    Unauthorized,
+    /// It answers, but not as Redis does.
+    Unreadable,
+}
+
+impl Silence {
+    /// Why, once it has lasted for so long that it is no restart and no lost packet.
+    pub fn lasting(&self, now: Timestamp) -> Option<SilenceCause> {
+        (seconds_between(self.since, now) >= STALE_SECONDS).then_some(self.cause)
+    }
+}
+
 /// Look-ups, as replicas count them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct LookUps {

@@ -2,7 +2,8 @@
 
 use plimsoll_crds::{ApiDeployment, CacheKind, CacheStatus, quantity_bytes};
 
-use crate::cache::{Effect, container_bytes};
+use crate::build::cache_name;
+use crate::cache::{Effect, SilenceCause, container_bytes};
 
 /// A share of look-ups, in percent, is news when it has moved by this much.
 const RATIO_NEWS_PERCENT: i32 = 3;
@@ -47,6 +48,30 @@ pub(crate) fn next(
     status.memory_used =
         Some(told.filter(|told| same_memory(told, used, limit)).unwrap_or_else(|| mebibytes(used)));
     status
+}
+
+/// Why nothing is known of a cache that is ready, and what to do.
+pub(crate) fn silent(app: &ApiDeployment, cause: SilenceCause) -> String {
+    let name = cache_name(app);
+    let (why, fix) = match cause {
+        SilenceCause::Unreachable => (
+            "it cannot be reached",
+            format!(
+                "check that the operator's namespace may reach {name}: a NetworkPolicy or a mesh of your own may be between"
+            ),
+        ),
+        SilenceCause::Unauthorized => (
+            "it does not take the operator's password",
+            format!(
+                "delete the Secret {name} to have new passwords; the cache and the replicas are rolled with them"
+            ),
+        ),
+        SilenceCause::Unreadable => (
+            "its answer to INFO is not one of Redis",
+            "check that spec.cache.managed.image is Redis, Valkey or an engine like them".to_owned(),
+        ),
+    };
+    format!("the managed cache is ready, but does not tell the operator how it fares: {why}; {fix}")
 }
 
 /// What is wrong with a cache that is too small, and what to write, in words that change only when the status does.

@@ -13,9 +13,9 @@ use crate::conflict::{self, Conflict};
 use crate::database::{self, Connections};
 use crate::engine::{self, Observation};
 use crate::hands::by_hand;
-use crate::input::{Bounds, Input, Scrape, Targets};
+use crate::input::{Bounds, Input, Observed, Scrape, Targets};
 use crate::learned;
-use crate::memory::Memory;
+use crate::memory::{Failure, Memory};
 use crate::plan::{Change, Decision, Evidence, Findings, Limit, Plan, Reason, Rollout, Step};
 use crate::policy::ScalingPolicy;
 use crate::scale::{self, Situation, Verdict};
@@ -85,8 +85,7 @@ pub fn decide(input: &Input) -> Plan {
         None => steps(input, &memory, Children::of(input), &policy, change, &blockers),
     };
     let (steps, mut failures) = without_paused(wanted, &mut memory, input);
-    failures.extend(input.observed.secrets_unread.clone());
-    failures.extend(input.observed.configuration.unread.clone());
+    failures.extend(unread(input));
     if !steps.iter().any(|step| matches!(step, Step::Scale { .. } | Step::CreateDeployment { .. })) {
         hold(current, deployment.is_none() && target.is_none(), &mut verdict);
     }
@@ -115,6 +114,7 @@ pub fn decide(input: &Input) -> Plan {
         metrics: input.scrape.as_ref().map(|scrape| scale::metrics_state(scrape, situation.ready, targets)),
         cache_ready: managed.then(|| cache_ready(input)),
         cache: effect,
+        cache_silent: input.cache_silence.and_then(|silence| silence.lasting(input.now)),
         connections,
         latency_seconds: latency(&memory),
         attainment: input.scrape.as_ref().map(|scrape| attainment(targets, scrape, &memory)),
@@ -248,6 +248,12 @@ fn rollout_of(deployment: &Deployment) -> Rollout {
 
 fn available(deployment: &Deployment) -> bool {
     deployment.status.as_ref().is_some_and(|status| status.ready_replicas.unwrap_or(0) >= 1)
+}
+
+/// What could not be read, though the pods need it.
+fn unread(input: &Input) -> impl Iterator<Item = Failure> {
+    let Observed { secrets_unread, configuration, .. } = &input.observed;
+    secrets_unread.iter().chain(&configuration.unread).cloned()
 }
 
 /// Whether the managed cache serves: of several servers most have to, for their sentinels to agree.

@@ -15,7 +15,7 @@ use plimsoll_crds::{
     ApiDeployment, ApiDeploymentSpec, ConfigKind, DatabaseKind, Percentile, parse_duration, parse_percentage,
 };
 
-use crate::cache::CacheReading;
+use crate::cache::{CacheReading, Silence};
 use crate::conflict::Rival;
 use crate::database::Connections;
 use crate::engine::{Answer, Pod, Target};
@@ -35,6 +35,8 @@ pub struct Input {
     pub observed: Observed,
     /// What the managed cache last said of itself, however long ago; absent before it was first asked.
     pub cache: Option<CacheReading>,
+    /// It was asked in vain; absent when it answered the last time, or was not asked.
+    pub cache_silence: Option<Silence>,
     /// What the pods said. Absent between two scrapes: then the number of replicas changes only by the spec.
     pub scrape: Option<Scrape>,
     /// What earlier decisions left for this one.

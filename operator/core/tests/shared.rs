@@ -5,7 +5,7 @@ mod common;
 
 use common::{app, input, live, start};
 use jiff::{SignedDuration, Timestamp};
-use plimsoll_core::cache::{CacheReading, CacheWatch, container_bytes};
+use plimsoll_core::cache::{CacheReading, CacheWatch, Silence, SilenceCause, container_bytes};
 use plimsoll_core::engine::{Pod, Sample};
 use plimsoll_core::histogram::Snapshot;
 use plimsoll_core::input::{CacheSecret, Child, Observed, Scrape};
@@ -212,6 +212,47 @@ fn noise_of_the_cache_is_no_news() {
     assert_ne!(new.cache, stored.cache);
     assert!(!worth_writing(Some(&stored), &new, Some(after(0)), after(5)), "it can wait");
     assert!(worth_writing(Some(&stored), &new, Some(after(0)), after(20)));
+}
+
+/// The condition of a cache that has been asked in vain for so long, while so many of its servers are ready.
+fn after_silence(seconds: i64, ready: i32, cause: SilenceCause) -> Option<String> {
+    let (app, mut observed) = with_cache();
+    observed.cache_deployment = Child::Owned(Box::new(live(&app, 1, ready)));
+    let mut input = input(app.clone(), observed, Memory::default(), after(seconds));
+    input.cache_silence = Some(Silence { since: after(0), cause });
+    let plan = decide(&input);
+    condition(&status_of(&app, &plan), "CacheEffective")
+}
+
+#[test]
+fn a_cache_that_is_ready_and_says_nothing_for_two_minutes_is_named_with_what_to_do() {
+    for (cause, said) in [
+        (
+            SilenceCause::Unreachable,
+            "it cannot be reached; check that the operator's namespace may reach posts-cache: ",
+        ),
+        (
+            SilenceCause::Unauthorized,
+            "it does not take the operator's password; delete the Secret posts-cache ",
+        ),
+        (
+            SilenceCause::Unreadable,
+            "its answer to INFO is not one of Redis; check that spec.cache.managed.image ",
+        ),
+    ] {
+        let found = after_silence(120, 1, cause).unwrap();
+        let expected = format!(
+            "Unknown CacheSilent: the managed cache is ready, but does not tell the operator how it fares: {said}"
+        );
+        assert!(found.starts_with(&expected), "{found}");
+        assert_eq!(
+            after_silence(7200, 1, cause).unwrap(),
+            found,
+            "it stays the same, so that nothing is written"
+        );
+    }
+    assert_eq!(after_silence(119, 1, SilenceCause::Unreachable), None, "a restart");
+    assert_eq!(after_silence(300, 0, SilenceCause::Unreachable), None, "CacheReady says it");
 }
 
 fn told(connections: f64) -> Scrape {

@@ -78,10 +78,12 @@ pub async fn observe(ctx: &Context, app: &ApiDeployment, working: &mut Working) 
         }
     }
     let cache_managed = matches!(app.spec.cache.kind(), CacheKind::Managed(_));
+    let cache = cache_question::last_said(app, working, &ctx.cache_questions);
     let without_secret = cache_managed && matches!(observed.cache_secret, Child::Absent);
     Ok(Input {
         now: Timestamp::now(),
-        cache: cache_question::last_said(app, working, &ctx.cache_questions),
+        cache: cache.reading,
+        cache_silence: cache.silence,
         app: app.clone(),
         settings: ctx.settings.clone(),
         observed,

@@ -1,7 +1,7 @@
 //! What was found, for the status to tell.
 
 use crate::attainment::Attainment;
-use crate::cache::Effect;
+use crate::cache::{Effect, SilenceCause};
 use crate::conflict::Conflict;
 use crate::database::Connections;
 use crate::engine;
@@ -49,6 +49,8 @@ pub struct Findings {
     pub cache_ready: Option<bool>,
     /// What the managed cache does; absent for the other kinds, and while it says nothing.
     pub cache: Option<Effect>,
+    /// Why the managed cache has said nothing for long.
+    pub cache_silent: Option<SilenceCause>,
     /// What the replicas may open at the database server, and what it takes; absent where that is not known.
     pub connections: Option<Connections>,
     /// Percentiles over the slow window in seconds, p95 and p99, where they can be known.

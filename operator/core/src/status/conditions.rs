@@ -127,12 +127,17 @@ impl Conditions<'_> {
         if findings.invalid_spec.is_some() {
             return;
         }
-        match &findings.cache {
-            Some(effect) if effect.too_small => {
+        let silent = findings.cache_silent.filter(|_| findings.cache_ready == Some(true));
+        match (&findings.cache, silent) {
+            (Some(effect), _) if effect.too_small => {
                 let message = cache_status::too_small(app, cache, effect);
                 self.set(ConditionType::CacheEffective, "False", reason::CACHE_TOO_SMALL, message);
             }
-            Some(Effect { hit_ratio: Some(_), .. }) => {
+            (_, Some(cause)) => {
+                let message = cache_status::silent(app, cause);
+                self.set(ConditionType::CacheEffective, "Unknown", reason::CACHE_SILENT, message);
+            }
+            (Some(Effect { hit_ratio: Some(_), .. }), None) => {
                 let message = "the managed cache holds what is read";
                 self.set(ConditionType::CacheEffective, "True", reason::CACHE_HOLDS, message);
             }
@@ -242,7 +247,7 @@ impl Conditions<'_> {
             }
             Some(Limit::TargetUnmeetable) => {
                 let message = "requests miss spec.latency, or fail more often than spec.errorRate, without any load, so no \
-                               number of replicas helps: raise the target, or mend the API";
+                               number of replicas helps: raise the target, or look at the API and what it depends on";
                 self.set(ConditionType::ScalingLimited, "True", reason::TARGET_UNMEETABLE, message);
             }
             Some(Limit::Min(min)) => {

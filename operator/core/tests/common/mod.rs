@@ -73,6 +73,7 @@ pub fn input(app: ApiDeployment, observed: Observed, memory: Memory, now: Timest
         settings: settings(),
         observed,
         cache: None,
+        cache_silence: None,
         scrape: None,
         memory,
         fresh_credentials: credentials(),

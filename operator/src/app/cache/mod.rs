@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use plimsoll_core::build::{PRIMARY_NAME, SENTINEL_PORT, cache_address, cache_node_names};
-use plimsoll_core::cache::CacheReading;
+use plimsoll_core::cache::{CacheReading, Silence, SilenceCause};
 use plimsoll_crds::{ApiDeployment, CacheKind};
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::sync::Semaphore;
@@ -24,18 +24,40 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Caches that are asked at the same time, over all resources. One that finds no place is asked at a later reconcile.
 pub const QUESTIONS_MAX: usize = 16;
 
-/// The last answer of a cache, and the question that is under way.
+/// What a cache has said, and the question that is under way.
 #[derive(Debug, Default)]
 pub struct Question {
-    answer: Arc<Mutex<Option<CacheReading>>>,
+    said: Arc<Mutex<Said>>,
     asked_at: Option<Instant>,
 }
 
+/// What a cache has said so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Said {
+    /// The last that it said.
+    pub reading: Option<CacheReading>,
+    /// It has been asked in vain since.
+    pub silence: Option<Silence>,
+}
+
+impl Said {
+    /// What has been said after one more question at `now`.
+    fn after(self, now: Timestamp, told: Result<CacheReading, SilenceCause>) -> Self {
+        match told {
+            Ok(reading) => Self { reading: Some(reading), silence: None },
+            Err(cause) => {
+                let since = self.silence.map_or(now, |silence| silence.since);
+                Self { silence: Some(Silence { since, cause }), ..self }
+            }
+        }
+    }
+}
+
 /// What the cache last said. Asks once more, in the background, when that is due.
-pub fn last_said(app: &ApiDeployment, working: &mut Working, turns: &Arc<Semaphore>) -> Option<CacheReading> {
+pub fn last_said(app: &ApiDeployment, working: &mut Working, turns: &Arc<Semaphore>) -> Said {
     let CacheKind::Managed(cache) = app.spec.cache.kind() else {
         working.cache = Question::default();
-        return None;
+        return Said::default();
     };
     let login = working.secrets.as_ref().and_then(|secrets| secrets.cache_login.clone());
     let question = &mut working.cache;
@@ -47,23 +69,39 @@ pub fn last_said(app: &ApiDeployment, working: &mut Working, turns: &Arc<Semapho
         let nodes = if cache.fails_over() { cache_node_names(app) } else { Vec::new() };
         let sentinels = nodes.into_iter().map(|node| (node, SENTINEL_PORT)).collect::<Vec<_>>();
         let address = cache_address(app);
-        let (answer, encrypted) = (question.answer.clone(), cache.tls.is_some());
+        let (said, encrypted) = (question.said.clone(), cache.tls.is_some());
         tokio::spawn(async move {
             let told = tokio::time::timeout(DEADLINE, ask(&sentinels, address, &login, encrypted)).await;
             drop(turn);
-            match told {
-                Ok(Ok(info)) => {
-                    if let Some(reading) = CacheReading::parse(Timestamp::now(), &info) {
-                        *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
-                    }
+            let now = Timestamp::now();
+            let told = match told {
+                Ok(Ok(info)) => CacheReading::parse(now, &info).ok_or(SilenceCause::Unreadable),
+                Ok(Err(error)) => {
+                    // The category says what happened and, unlike the message, never quotes what was sent.
+                    debug!(error = error.category(), "the cache does not say how it fares");
+                    Err(cause(&error))
                 }
-                // The category says what happened and, unlike the message, never quotes what was sent.
-                Ok(Err(error)) => debug!(error = error.category(), "the cache does not say how it fares"),
-                Err(_) => debug!("the cache does not say how it fares in time"),
-            }
+                Err(_) => Err(SilenceCause::Unreachable),
+            };
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            *said = said.after(now, told);
         });
     }
-    *question.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    *question.said.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why a question had no answer.
+fn cause(error: &RedisError) -> SilenceCause {
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => SilenceCause::Unauthorized,
+        ErrorKind::Io | ErrorKind::MasterNameNotFoundBySentinel => SilenceCause::Unreachable,
+        // As a server says it to one who is not let in, or may not ask.
+        _ => match error.code() {
+            Some("WRONGPASS" | "NOAUTH" | "NOPERM") => SilenceCause::Unauthorized,
+            Some("LOADING" | "BUSY" | "MASTERDOWN") => SilenceCause::Unreachable,
+            _ => SilenceCause::Unreadable,
+        },
+    }
 }
 
 /// One question, to the primary that one of the sentinels names, or to `address` where there are none.

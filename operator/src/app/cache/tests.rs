@@ -265,6 +265,42 @@ async fn of_several_servers_the_primary_is_asked_and_nobody_else() {
     assert_eq!(elsewhere.unwrap_err().kind(), ErrorKind::MasterNameNotFoundBySentinel);
 }
 
+#[tokio::test]
+async fn what_keeps_the_operator_out_is_told_apart() {
+    let Some(server) = Server::start(&json!({})).await else { return };
+    let asked = async |password: &str, port| {
+        let login = CacheLogin { password: password.into(), authority: None };
+        cause(&ask(&[], ("localhost".into(), port), &login, false).await.unwrap_err())
+    };
+    assert_eq!(asked("another", server.port).await, SilenceCause::Unauthorized);
+    assert_eq!(asked(&server.credentials.operator_password, free_port()).await, SilenceCause::Unreachable);
+    // The API's port of an image that is no cache answers HTTP.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt as _;
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    assert_eq!(asked("any", port).await, SilenceCause::Unreadable);
+}
+
+#[test]
+fn a_silence_begins_with_the_first_question_in_vain_and_ends_with_an_answer() {
+    let at = |seconds| Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(seconds);
+    let silence = |since, cause| Some(Silence { since: at(since), cause });
+    let first = Said::default().after(at(30), Err(SilenceCause::Unreachable));
+    assert_eq!(first.silence, silence(30, SilenceCause::Unreachable));
+    let second = first.after(at(60), Err(SilenceCause::Unauthorized));
+    assert_eq!(second.silence, silence(30, SilenceCause::Unauthorized), "the newest cause, since the first");
+    let info = "keyspace_hits:1\nkeyspace_misses:1\nevicted_keys:0\nused_memory:1\nmaxmemory:2\n";
+    let reading = CacheReading::parse(at(90), info).unwrap();
+    let told = second.after(at(90), Ok(reading));
+    assert_eq!(told, Said { reading: Some(reading), silence: None });
+    assert_eq!(told.after(at(120), Err(SilenceCause::Unreadable)).reading, Some(reading), "it is kept");
+}
+
 /// A fake, for no Redis says so much of itself.
 #[tokio::test]
 async fn an_answer_without_end_is_cut_off() {
@@ -296,7 +332,7 @@ async fn nobody_waits_for_a_cache_that_does_not_answer() {
     let turns = Arc::new(Semaphore::new(1));
     let began = Instant::now();
     for _ in 0..100 {
-        assert_eq!(last_said(&app, &mut working, &turns), None);
+        assert_eq!(last_said(&app, &mut working, &turns), Said::default());
     }
     assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
     assert_eq!(turns.available_permits(), 0, "one question is under way, and no more");
