@@ -15,6 +15,17 @@ use crate::leader::WRITE_TIMEOUT;
 /// Longest note that the API server takes, in bytes.
 const NOTE_BYTES_MAX: usize = 1000;
 
+/// What is worth a warning once it has become so.
+const BAD: [(ConditionType, &str); 7] = [
+    (ConditionType::Stalled, "True"),
+    (ConditionType::ScalingLimited, "True"),
+    (ConditionType::MetricsAvailable, "False"),
+    (ConditionType::CacheReady, "False"),
+    (ConditionType::ScalerConflict, "True"),
+    (ConditionType::CacheEffective, "False"),
+    (ConditionType::DatabaseConnectionsSufficient, "False"),
+];
+
 /// Tells of a change of scale.
 pub async fn of_decision(ctx: &Context, app: &ApiDeployment, plan: &Plan) {
     let decision = &plan.decision;
@@ -43,13 +54,9 @@ pub async fn of_conditions(
     next: &ApiDeploymentStatus,
 ) {
     for condition in &next.conditions {
-        let bad = (condition.type_ == ConditionType::Stalled.as_str() && condition.status == "True")
-            || (condition.type_ == ConditionType::MetricsAvailable.as_str() && condition.status == "False")
-            || (condition.type_ == ConditionType::CacheReady.as_str() && condition.status == "False")
-            || (condition.type_ == ConditionType::ScalerConflict.as_str() && condition.status == "True")
-            || (condition.type_ == ConditionType::ScalingLimited.as_str() && condition.status == "True")
-                // More replicas than the load needs are what the spec asks for.
-                && condition.reason != reason::TOO_FEW_REPLICAS;
+        let bad = BAD.iter().any(|(type_, status)| condition.type_ == type_.as_str() && condition.status == *status)
+            // More replicas than the load needs are what the spec asks for.
+            && condition.reason != reason::TOO_FEW_REPLICAS;
         let known = before.conditions.iter().any(|old| {
             old.type_ == condition.type_ && old.status == condition.status && old.reason == condition.reason
         });
