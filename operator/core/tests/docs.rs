@@ -6,6 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{World, app};
+use plimsoll_core::engine::Rule;
 use plimsoll_core::plan::Reason;
 use serde_json::{Value, json};
 
@@ -27,6 +28,14 @@ fn keys(value: &Value) -> BTreeSet<String> {
 fn every_reason_is_described() {
     let reasons = Reason::ALL.map(|reason| reason.as_str().to_owned());
     assert_eq!(first_cells("Reasons"), BTreeSet::from(reasons));
+}
+
+#[test]
+fn every_rule_of_the_record_is_described() {
+    let row = DOC.lines().find(|line| line.starts_with("| `rule` |")).unwrap();
+    let described = row.split('`').skip(3).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
+    let rules = Rule::ALL.map(|rule| serde_json::to_value(rule).unwrap().as_str().unwrap().to_owned());
+    assert_eq!(described, BTreeSet::from(rules));
 }
 
 #[test]

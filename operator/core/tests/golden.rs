@@ -1,4 +1,4 @@
-//! The children as committed files. `UPDATE_GOLDEN=1 cargo test -p plimsoll-core` writes them anew.
+//! The children, and the form of the engine's record, as committed files. `UPDATE_GOLDEN=1 cargo test -p plimsoll-core` writes them anew.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
@@ -8,6 +8,9 @@ use std::path::PathBuf;
 
 use common::{app, credentials, settings};
 use plimsoll_core::build;
+use plimsoll_core::engine::{
+    Bound, CapacitySummary, Counterfactual, Decision, Inputs, Outlook, Rule, TargetSummary, VERSION,
+};
 use plimsoll_crds::{ApiDeployment, CacheKind};
 use serde_json::json;
 
@@ -61,8 +64,41 @@ fn full() -> ApiDeployment {
     }))
 }
 
+/// A decision with everything that one may hold.
+fn decision() -> Decision {
+    let counterfactual =
+        |replicas| Counterfactual { replicas, violation_chance: 0.25, start_violation_chance: 0.5 };
+    Decision {
+        version: VERSION,
+        from: 4,
+        to: 6,
+        rule: Rule::Load,
+        limit: Some(Bound::Max),
+        violated: true,
+        inputs: Inputs {
+            offered_per_second: 310.5,
+            completed_per_second: 300.25,
+            shed_per_second: 1.5,
+            in_flight: 12.0,
+            ready: 4,
+            measured: 3,
+            excluded: [("Timeout", 1)].into(),
+        },
+        cheapest: 7,
+        outlook: Outlook { expected_per_second: 320.0, p95_per_second: 350.0, horizon_seconds: 25.0 },
+        capacity: Some(CapacitySummary {
+            per_second: 57.0,
+            low_per_second: 50.0,
+            high_per_second: 64.0,
+            unmeetable: false,
+            target: TargetSummary { quantile: 0.99, within_seconds: Some(0.25) },
+        }),
+        counterfactuals: [5, 6, 7].map(counterfactual).to_vec(),
+    }
+}
+
 #[test]
-fn children_are_as_committed() {
+fn children_and_the_record_are_as_committed() {
     let bundled = app(&json!({
         "cache": { "managed": { "memory": "64Mi" } },
         "env": [{ "name": "RUST_LOG", "value": "debug" }],
@@ -88,6 +124,7 @@ fn children_are_as_committed() {
     let api = |app| of(serde_json::to_value(build::deployment(app, &settings(), "r1")));
     let redis = |app, cache| of(serde_json::to_value(build::cache_deployment(app, cache, &settings(), "r1")));
     let children = [
+        ("decision.json", serde_json::to_string_pretty(&decision()).unwrap() + "\n"),
         ("deployment.yaml", api(&bundled)),
         ("deployment-foreign-image.yaml", api(&foreign)),
         ("deployment-full.yaml", api(&full)),

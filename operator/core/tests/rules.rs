@@ -286,6 +286,42 @@ fn an_operator_that_restarts_does_not_start_blind() {
     assert!(doubt < 0.7 * doubt_of_nothing_known, "{doubt} and {doubt_of_nothing_known}");
 }
 
+#[test]
+fn a_restart_of_the_operator_moves_no_replica() {
+    let mut world = World::new(app(&json!({})), 1);
+    world.decide(None);
+    for _ in 0..60 {
+        world.round(100.0);
+    }
+    let before = world.replicas();
+    let plan = world.history.last().unwrap();
+    let (findings, decision) = (&plan.findings, &plan.decision);
+    world.app.status =
+        Some(status::next(&world.app, status::Outcome::Planned { findings, decision }, world.timestamp()));
+    world.memory = Memory::default();
+    for _ in 0..24 {
+        world.round(100.0);
+        assert!(world.replicas().abs_diff(before) <= 1, "{} after {before}", world.replicas());
+    }
+}
+
+#[test]
+fn a_target_that_no_number_of_replicas_meets_is_said_to_be_so() {
+    let mut world = World::new(app(&json!({})), 1);
+    // Requests take 300 ms where 250 are promised.
+    world.service_seconds = 0.3;
+    world.decide(None);
+    let mut most = 0;
+    for _ in 0..120 {
+        world.round(6.0);
+        most = most.max(world.replicas());
+    }
+    let plan = world.history.last().unwrap();
+    assert_eq!(plan.decision.reason, Reason::TargetUnmeetable, "{}", plan.decision.message);
+    assert_eq!(plan.findings.limit, Some(Limit::TargetUnmeetable));
+    assert!(most < 20 && world.replicas() <= 8, "{most}, at last {}", world.replicas());
+}
+
 fn scaling(scaling: &serde_json::Value) -> World {
     let mut world = World::new(app(&json!({ "scaling": scaling })), 1);
     world.decide(None);

@@ -3,6 +3,7 @@
 use crate::histogram::Delta;
 
 use super::latency_model::Base;
+use super::settings::{REQUESTS_PER_BUDGET, Target};
 
 /// Requests that are remembered.
 const REQUESTS_MAX: f64 = 20_000.0;
@@ -46,6 +47,12 @@ impl LowLoad {
         }
     }
 
+    /// The share of requests that missed a target; none where too few are known for its budget to tell.
+    pub fn missed_share(&self, target: Target) -> Option<f64> {
+        let told = self.counts.total * target.budget() >= REQUESTS_PER_BUDGET;
+        told.then(|| target.missed(&self.counts) / self.counts.total)
+    }
+
     /// As the model takes it. What lies on either side of an edge in `kept_seconds` is not put together.
     pub fn base(&self, kept_seconds: &[f64]) -> Option<Base> {
         Base::of(self.counts.cumulative(), self.counts.total, kept_seconds)
@@ -83,6 +90,16 @@ mod tests {
         low.learn(&requests(500.0, 500.0), 20.0, 0.0);
         low.learn(&requests(1000.0, 0.0), 10.0, 0.0);
         assert!(slow_share(&low) < 0.1, "{}", slow_share(&low));
+    }
+
+    #[test]
+    fn what_missed_a_target_is_told_once_enough_came() {
+        let target = Target::latency(0.99, std::time::Duration::from_millis(100));
+        let mut low = LowLoad::default();
+        low.learn(&requests(180.0, 20.0), 10.0, 0.0);
+        assert_eq!(low.missed_share(target), None);
+        low.learn(&requests(180.0, 20.0), 10.0, 0.0);
+        assert!((low.missed_share(target).unwrap() - 0.1).abs() < 1e-9);
     }
 
     #[test]

@@ -46,6 +46,9 @@ const FIRST_WORKERS_LOWEST: f64 = 0.1;
 const FIRST_REQUESTS: f64 = 20.0;
 /// A capacity known no better than this is unsure.
 const SPREAD_UNSURE: f64 = 0.08;
+/// More than this many times the budget at the lowest load: if more replicas do not help either, none do. A little more than the budget
+/// is what one load shows of a capacity just below it.
+const UNMEETABLE: f64 = 2.0;
 /// How far the queue's model may be off.
 const MODEL_SPREAD: f64 = 0.15;
 /// Load of a pod below this part of its saturation is low: next to nothing waits.
@@ -100,12 +103,12 @@ pub struct Known {
     pub points: Vec<Point>,
     /// By which power the share over the target grows with load there.
     pub steepness: f64,
-    /// The share over the target without load, relative to the budget: from 1 on no number of replicas meets it.
-    pub floor: f64,
     /// The target that binds.
     pub target: Target,
     /// Whether the capacity is known too badly to act on at once.
     pub unsure: bool,
+    /// Whether no number of replicas meets the target.
+    pub unmeetable: bool,
 }
 
 impl Known {
@@ -270,10 +273,15 @@ impl Belief {
         Some(Known {
             points: capacity.points(witness),
             steepness: capacity.steepness(),
-            floor: capacity.floor(),
             target: *target,
             unsure,
+            unmeetable: capacity.floor() >= 1.0,
         })
+    }
+
+    /// Whether requests missed the target at the lowest load that was seen, and not by a little.
+    pub fn misses_at_lowest_load(&self, target: Target) -> bool {
+        self.low_load.missed_share(target).is_some_and(|share| share > UNMEETABLE * target.budget())
     }
 
     /// Requests that wait beyond those that would at the capacity.

@@ -1,22 +1,23 @@
 //! The decision: observe, learn, look ahead, propose, brake.
 
+mod restart;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::belief::{self, Belief, Known};
-use super::capacity::{Capacity, GROUPING};
+use super::capacity::GROUPING;
 use super::ceiling::{Ceiling, Seen};
-use super::cold::{self, Cold};
+use super::cold::Cold;
 use super::dependency::{Helpfulness, State};
 use super::estimate::{Estimator, Round};
 use super::forecast::Forecast;
-use super::learned::{Learned, LearnedCapacity};
 use super::lessons::Taught;
 use super::observation::Observation;
 use super::propose::Stakes;
 use super::record::{self, Bound, Decision, Inputs, Outlook, Rule};
 use super::roster::Roster;
-use super::settings::{Settings, Target};
+use super::settings::{REQUESTS_PER_BUDGET, Settings, Target};
 use super::startup::Startup;
 use super::templates::Templates;
 
@@ -36,9 +37,6 @@ const DOWN_UNSURE: f64 = 0.12;
 const DOWN_UNSURE_SECONDS: f64 = 20.0;
 /// Requests are counted back over this long.
 const COUNTED_SECONDS: f64 = 600.0;
-/// Fewer requests than this, for each one that may be late, prove nothing: with none late of 299, the share is below 1 %
-/// at 95 % confidence.
-const REQUESTS_PER_BUDGET: f64 = 2.99;
 
 /// What is learned of one resource, from round to round.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -114,11 +112,13 @@ impl Engine {
         self.belief.learn(round, settings, 1.0 - shared);
         let outlook = self.ceiling.per_second().map_or(outlook.clone(), |most| outlook.at_most(most));
         self.cold.follow(self.clock_seconds, self.roster.just_started(), round, settings);
-        let Some(known) = self.belief.known(settings) else {
+        let Some(mut known) = self.belief.known(settings) else {
             return Decision::hold(current, Rule::FewRequests, inputs);
         };
         let state = self.state(observation, round, &known);
         self.follow(state, round, &known, settings);
+        known.unmeetable |=
+            self.useful.is_some() && !seen.busy && self.belief.misses_at_lowest_load(known.target);
         let uneven = self.is_uneven(round, state, &known, outlook.expected_per_second);
         let starts = self.cold.starts(self.clock_seconds, known.target, settings);
         let stakes = Stakes {
@@ -167,75 +167,6 @@ impl Engine {
     /// How far ahead load is looked at: until pods that are wanted now would be ready, and a little more.
     pub fn horizon(&self, settings: &Settings) -> Duration {
         settings.period + Duration::from_secs_f64(self.startup.p90_seconds() + AHEAD_SECONDS)
-    }
-
-    /// Takes over what an engine before this one had learned, if it was about these targets and this template, and if this
-    /// one has not begun.
-    pub fn restore(&mut self, learned: &Learned, template: u64, settings: &Settings) {
-        if self.templates.current().is_some() || learned.template != template {
-            return;
-        }
-        if !self.take_over(learned, settings) {
-            return;
-        }
-        self.targets.clone_from(&settings.targets);
-        if let Some(seconds) = learned.startup_seconds.filter(|seconds| seconds.is_finite()) {
-            self.startup.restore(seconds);
-        }
-        if let Some(most) = learned.shared_per_second.filter(|most| most.is_finite() && *most > 0.0) {
-            self.ceiling.restore(most);
-        }
-    }
-
-    /// What an engine after this one may take over. None before anything was learned of these targets.
-    pub fn learned(&self, settings: &Settings) -> Option<Learned> {
-        if self.targets != settings.targets {
-            return None;
-        }
-        let (capacities, typical_seconds) = self.belief.learned()?;
-        let cold = self.cold.learned().iter().map(|capacity| Some(capacity.learned()));
-        let capacities =
-            settings.targets.iter().zip(capacities).zip(cold.chain(std::iter::repeat(None))).map(
-                |((target, warm), cold)| LearnedCapacity { target: *target, warm: warm.learned(), cold },
-            );
-        Some(Learned {
-            template: self.templates.current()?,
-            capacities: capacities.collect(),
-            startup_seconds: self.startup.known_seconds(),
-            typical_seconds,
-            shared_per_second: self.ceiling.per_second(),
-        })
-    }
-
-    /// Takes over what was learned of pods, if it was about these targets.
-    fn take_over(&mut self, learned: &Learned, settings: &Settings) -> bool {
-        let about = |target: &Target| learned.capacities.iter().find(|known| known.target == *target);
-        let warm = |target: &Target| {
-            let warm = about(target)?.warm;
-            warm.is_sane().then(|| Capacity::as_learned(target.budget(), warm))
-        };
-        let cold = |target: &Target| {
-            let cold = about(target)?.cold.filter(|cold| cold.is_sane())?;
-            Some(Capacity::as_learned(cold::share(*target), cold))
-        };
-        let Some(capacities) = settings.targets.iter().map(warm).collect::<Option<Vec<_>>>() else {
-            return false;
-        };
-        if !learned.typical_seconds.is_finite() || learned.typical_seconds <= 0.0 {
-            return false;
-        }
-        self.belief.restore(capacities, learned.typical_seconds);
-        self.trust(settings);
-        if let Some(cold) = settings.targets.iter().map(cold).collect() {
-            self.cold.restore(cold);
-        }
-        true
-    }
-
-    fn trust(&mut self, settings: &Settings) {
-        if let Some(known) = self.belief.known(settings) {
-            self.belief.trust(&known);
-        }
     }
 
     /// What was learned is about one template, and about one promise.

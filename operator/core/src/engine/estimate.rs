@@ -20,10 +20,13 @@ const TOLD_SECONDS: f64 = 5.0;
 const FIRST_READING_SECONDS_MAX: f64 = 60.0;
 /// A reading older than this is no start for a difference.
 const BASELINE_AGE_SECONDS_MAX: f64 = 300.0;
-/// A pod that claims this many times the median of at least two others is not believed.
+/// A pod that claims this many times the median of at least three is not believed,
 const IMPLAUSIBLE_RATIO: f64 = 50.0;
-/// Below this load nothing is implausible.
+/// unless it is less than this: requests per second, and requests that wait or are being served.
 const IMPLAUSIBLE_PER_SECOND: f64 = 1000.0;
+const IMPLAUSIBLE_IN_FLIGHT: f64 = 10_000.0;
+/// More of either is believed of no pod, whatever the others say.
+const IMPOSSIBLE: f64 = 1e6;
 
 /// The last reading of each pod.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -168,9 +171,11 @@ impl Estimator {
             );
         }
         self.baselines = baselines;
-        let ceiling = plausible(&deltas);
+        let (most_per_second, most_in_flight) = plausible(&deltas);
         let claimed = deltas.len();
-        deltas.retain(|(pod, ..)| pod.completed_per_second <= ceiling);
+        deltas.retain(|(pod, _, load)| {
+            claimed_per_second(pod, load) <= most_per_second && pod.in_flight <= most_in_flight
+        });
         if deltas.len() < claimed {
             round.scraped -= claimed - deltas.len();
             round.excluded.insert("Implausible", claimed - deltas.len());
@@ -240,14 +245,27 @@ fn pod_round(
     }
 }
 
-/// The most that is believed of one pod.
-fn plausible(deltas: &[(PodRound, Delta, Load)]) -> f64 {
-    if deltas.len() < 3 {
-        return f64::INFINITY;
-    }
-    let mut rates = deltas.iter().map(|(pod, ..)| pod.completed_per_second).collect::<Vec<_>>();
-    rates.sort_by(f64::total_cmp);
-    IMPLAUSIBLE_PER_SECOND.max(IMPLAUSIBLE_RATIO * rates[rates.len() / 2])
+/// The most that is believed of one pod: requests per second, and requests in it.
+fn plausible(deltas: &[(PodRound, Delta, Load)]) -> (f64, f64) {
+    let most = |mut claims: Vec<f64>, least: f64| {
+        if claims.len() < 3 {
+            return IMPOSSIBLE;
+        }
+        claims.sort_by(f64::total_cmp);
+        least.max(IMPLAUSIBLE_RATIO * claims[claims.len() / 2]).min(IMPOSSIBLE)
+    };
+    (
+        most(
+            deltas.iter().map(|(pod, _, load)| claimed_per_second(pod, load)).collect(),
+            IMPLAUSIBLE_PER_SECOND,
+        ),
+        most(deltas.iter().map(|(pod, ..)| pod.in_flight).collect(), IMPLAUSIBLE_IN_FLIGHT),
+    )
+}
+
+/// Requests per second that a pod says have come or ended.
+fn claimed_per_second(pod: &PodRound, load: &Load) -> f64 {
+    load.per_second.max(pod.completed_per_second + pod.shed_per_second)
 }
 
 fn cpu_round(earlier: Option<Cpu>, later: Option<Cpu>, seconds: f64) -> Option<CpuRound> {

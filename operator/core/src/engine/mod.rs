@@ -36,5 +36,7 @@ pub use decide::Engine;
 pub use estimate::Round;
 pub use learned::{Learned, LearnedCapacity, Likely};
 pub use observation::{Cpu, Observation, Pod, Sample};
-pub use record::{Bound, Decision, Rule};
+pub use record::{
+    Bound, CapacitySummary, Counterfactual, Decision, Inputs, Outlook, Rule, TargetSummary, VERSION,
+};
 pub use settings::{Answer, Settings, Target, VIOLATION_PRICE_DEFAULT};

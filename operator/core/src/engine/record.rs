@@ -70,6 +70,24 @@ pub enum Rule {
     LoadUneven,
 }
 
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Load,
+        Self::Min,
+        Self::Max,
+        Self::Steady,
+        Self::Cooldown,
+        Self::Unsure,
+        Self::Rollout,
+        Self::FewRequests,
+        Self::Blind,
+        Self::DependencyBound,
+        Self::Trial,
+        Self::LoadUneven,
+    ];
+}
+
 /// A bound of the settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Bound {
@@ -199,7 +217,7 @@ impl Known {
             per_second: self.middle_per_second(),
             low_per_second: at(0.1),
             high_per_second: at(0.9),
-            unmeetable: self.floor >= 1.0,
+            unmeetable: self.unmeetable,
             target: TargetSummary {
                 quantile: self.target.quantile,
                 within_seconds: self.target.latency_seconds(),

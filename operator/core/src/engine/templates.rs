@@ -72,13 +72,11 @@ impl Templates {
         if first_created.len() < 2 {
             return None;
         }
-        let (current, others) =
-            self.seen.iter().rev().partition::<Vec<_>, _>(|seen| self.current() == Some(seen.template));
-        if let Some(label) = current.first().and_then(|seen| seen.label.as_deref()) {
+        if let Some(label) = self.seen.back().and_then(|seen| seen.label.as_deref()) {
             return Some(label);
         }
-        let of_another = |label: &str| others.iter().any(|seen| seen.label.as_deref() == Some(label));
-        let candidates = first_created.into_iter().filter(|(label, _)| !of_another(label));
+        let known = |label: &str| self.seen.iter().any(|seen| seen.label.as_deref() == Some(label));
+        let candidates = first_created.into_iter().filter(|(label, _)| !known(label));
         candidates.max_by_key(|(_, created_at)| *created_at).map(|(label, _)| label)
     }
 }
