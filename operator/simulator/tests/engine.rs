@@ -6,7 +6,7 @@ use std::time::Duration;
 use plimsoll_core::engine::Rule;
 use plimsoll_simulator::distribution::Distribution;
 use plimsoll_simulator::engine::Plimsoll;
-use plimsoll_simulator::scenario::Balancing;
+use plimsoll_simulator::scenario::{Balancing, Fault, Lie};
 use plimsoll_simulator::service::Service;
 use plimsoll_simulator::suite::{self, CHANGE_AT, Kind};
 use plimsoll_simulator::{Outcome, Policy, Scenario, Target, View, generate, run};
@@ -59,16 +59,20 @@ fn kept_alive(age_max: Option<u64>) -> Balancing {
 #[test]
 fn pods_that_no_connection_has_reached_are_no_reason_for_more() {
     let (mut told, mut mistaken, mut late) = (0, 0, 0);
+    let mut more = Vec::new();
     for seed in 1..11 {
         let (by_request, _) = watch(&step(Balancing::Random, seed));
         let (by_connection, rules) = watch(&step(kept_alive(Some(30)), seed));
         let (enough, most) = (most_wanted(&by_request), most_wanted(&by_connection));
-        assert!(f64::from(most) <= 1.25 * f64::from(enough), "seed {seed}: {most} where {enough} are enough");
+        more.push(f64::from(most) / f64::from(enough));
         // Where the step brought enough pods at once, there is nothing to tell.
         told += u32::from(rules.contains(&Rule::LoadUneven));
         mistaken += u32::from(rules.contains(&Rule::DependencyBound));
         late += by_connection.minutes[18..].iter().filter(|minute| minute.violated).count();
     }
+    more.sort_by(f64::total_cmp);
+    // Chance has connections cluster on some pods for a while, with some seeds more than with others.
+    assert!(more[5] <= 1.2 && more[9] <= 1.3, "times as many as are enough, by seed: {more:?}");
     assert!(told > 0, "no seed tells of an uneven load");
     // Chance leaves some connections together for long, and then more pods seem not to have helped.
     assert!(mistaken <= 1, "taken for a saturated dependency with {mistaken} of 10 seeds");
@@ -190,4 +194,22 @@ fn requests_that_become_dearer_without_a_release_are_answered_at_once() {
     let (minutes, _) = after_change("cold cache", "exponential");
     // They were 11 when pods that were kept busy did not raise a doubt.
     assert!(minutes <= 7, "{minutes} minutes over the promise with four seeds");
+}
+
+#[test]
+fn one_pod_that_lies_does_not_move_the_others() {
+    let honest = step(Balancing::Random, 1);
+    let (told, _) = watch(&honest);
+    let late = |outcome: &Outcome| outcome.minutes.iter().filter(|minute| minute.violated).count();
+    for lie in [Lie::Silent, Lie::NotANumber, Lie::Frozen, Lie::Inflated, Lie::Zero] {
+        // From before the load doubles until long after.
+        let fault = Fault { pod: 0, from: Duration::from_mins(8), until: Duration::from_mins(28), lie };
+        let mut scenario = honest.clone();
+        scenario.scraping.faults = vec![fault];
+        let (lied, _) = watch(&scenario);
+        let (hours, honest_hours) = (lied.replica_seconds, told.replica_seconds);
+        assert!((hours / honest_hours - 1.0).abs() < 0.15, "{lie:?}: {hours} beside {honest_hours}");
+        assert!(late(&lied) <= late(&told) + 2, "{lie:?}: {} minutes beside {}", late(&lied), late(&told));
+        assert!(most_wanted(&lied) <= most_wanted(&told) + 3, "{lie:?}: {} pods", most_wanted(&lied));
+    }
 }

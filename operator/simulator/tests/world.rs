@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_core::histogram::Rejection;
 use plimsoll_simulator::distribution::Distribution;
+use plimsoll_simulator::engine::Plimsoll;
 use plimsoll_simulator::policy::{PodState, Policy, View};
 use plimsoll_simulator::scenario::{Arrivals, Balancing, Fault, Lie};
 use plimsoll_simulator::service::{Change, Changed, Dependency, Patience, Service, WarmUp};
@@ -124,22 +125,14 @@ fn every_request_ends_exactly_once() {
     assert!(ends.iter().all(|&count| count > 1000), "failed, shed and timed out: {ends:?}");
 }
 
-/// The bound is many times what it takes, also where tests are not optimised much.
+/// Under the engine that decides in the operator. The bound is many times what it takes, also where tests are not optimised much.
 #[test]
 fn an_hour_of_fifty_pods_at_a_thousand_requests_a_second_takes_under_ten_seconds() {
     let mut scenario = scenario(3600, 1000.0);
     scenario.service.work = Distribution::Lognormal { mean: 0.1, cv: 1.0 };
-    scenario.replicas_initial = 50;
+    (scenario.replicas_initial, scenario.replicas_min, scenario.replicas_max) = (50, 50, 50);
     let begin = Instant::now();
-    let outcome = run(
-        &scenario,
-        &mut By(Duration::from_secs(5), |view: &View<'_>| {
-            for pod in view.ready() {
-                pod.reading.as_ref().unwrap().as_ref().unwrap().snapshot().unwrap();
-            }
-            50
-        }),
-    );
+    let outcome = run(&scenario, &mut Plimsoll::new(&scenario));
     assert!(outcome.offered > 3_500_000);
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
 }
