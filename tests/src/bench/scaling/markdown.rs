@@ -127,7 +127,7 @@ fn policies(out: &mut String, results: &Results) {
         let saved = Spread::of(beside.iter().map(Beside::saved)).filter(|_| other);
         let kept = beside.iter().filter(|beside| beside.kept()).count();
         let wins = [1.0, 10.0, 100.0].map(|kappa| {
-            let (lower, of) = goals::lower_cost(results, who, kappa);
+            let (lower, of) = goals::lower_cost(results, (Who::Plimsoll, who), kappa);
             format!("{lower}/{of}")
         });
         let only = |text: String| if other { text } else { NONE.to_owned() };
@@ -295,8 +295,8 @@ mod tests {
                 "| no more violation-minutes than the best peer in hindsight, every case | 2 of 2 cases | met |",
                 "median case: at most 1.00× | 0.977× | met |",
                 "| replica-hours of the oracle, every case: at most 1.10× | median 1.08×, worst 1.10×; 2 of 2 cases | met |",
-                "| HPA on CPU, 50 %: saves at least 25 % of the replica-hours at no more violation-minutes, median case | 46 %; more violation-minutes in 0 of 2 cases | met |",
-                "| HPA on CPU, 50 %: lower J at κ = 10, every case | 2 of 2 cases | met |",
+                "| HPA on CPU, 50 %: saves at least 25 % of the replica-hours at no more violation-minutes, median case | 46 %; more violation-minutes in 0 of 2 cases, which save nothing; these aside 46 %, the oracle 50 % | met |",
+                "| HPA on CPU, 50 %: lower J at κ = 10, every case | 2 of 2 cases; the oracle 2 | met |",
                 "### Cases lost\n\nNone.",
                 "The step on the real cluster is measured apart: [A step of the load](#a-step-of-the-load).",
                 "| calm on service | 20.0, 0 min | 1.10×, 0 min (HPA on CPU) | 1.05×, 0 min | 0.95× | 2.00×, 0 min |",
@@ -313,7 +313,7 @@ mod tests {
                 "every case | 1 of 2 cases | **missed** |",
                 "median case: at most 1.00× | 1.136×, over by 0.136 | **missed** |",
                 "worst case: at most 1.05× | 1.182×, over by 0.132 | **missed** |",
-                "median case | 20 %, short by 5 points; more violation-minutes in 1 of 2 cases | **missed** |",
+                "median case | 20 %, short by 5 points; more violation-minutes in 1 of 2 cases, which save nothing; these aside 38 %, the oracle 50 % | **missed** |",
                 "- wild on service: 4 violation-minutes, the best peer in hindsight 0; 1.18× the replica-hours of the best peer in hindsight; 1.30× the oracle's replica-hours.",
             ],
         );
@@ -351,7 +351,7 @@ mod tests {
         holds(
             &text,
             &[
-                "| after a change, the promise is kept again within 3 minutes | 1 of 2 runs; slowest 4 min | **missed** |",
+                "| after a change, the promise is kept again within 3 minutes | 1 of 2 runs, the oracle in 0; never in 0, else after 4 min at the latest | **missed** |",
                 "every case: at most 1.15× | median 1.05×, worst 1.05× | met |",
                 "| dearer release on service | never; 1.00×, 0 min | 4 min; 1.05×, 0 min | never; 1.10×, 0 min |",
                 "| no more violation-minutes than the best peer in hindsight, every case | – | not measured |",
