@@ -1,6 +1,7 @@
 //! The measured service in the simulated cluster.
 //!
-//! What is not measured directly, how a pod's requests vary, is fitted to how one pod answered under the calibration's loads. The trace that is judged is not looked at.
+//! What is not measured directly, how a pod's requests vary, is fitted to how one pod answered under the calibration's loads.
+//! The trace that is judged is not looked at.
 
 use std::time::Duration;
 
