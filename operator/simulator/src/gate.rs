@@ -1,52 +1,50 @@
 //! Refuses what waited too long in a queue that stands, by the rule of the bundled API (`overload` there): that of `CoDel` (RFC 8289),
-//! for requests in place of packets.
+//! for requests in place of packets. A test of this crate holds both to the same answers.
 
-use crate::clock::{Nanos, nanos_of};
+use std::time::Duration;
+
 use crate::service::Patience;
 
 /// Watches the queue of one pod, by how long each request had waited when its turn came.
 #[derive(Clone, Debug)]
-pub(crate) struct Gate {
-    target: Nanos,
-    interval: Nanos,
+pub struct Gate {
+    patience: Patience,
     /// Since when every wait was over the target, and the last of these.
-    over: Option<(Nanos, Nanos)>,
+    over: Option<(Duration, Duration)>,
     /// Waits over the target are refused until then; each of them moves it.
-    refusing_until: Nanos,
+    refusing_until: Duration,
 }
 
 impl Gate {
     /// Watches a queue that has been empty so far.
-    pub(crate) fn new(patience: Patience) -> Self {
-        let (target, interval) = (nanos_of(patience.target), nanos_of(patience.interval));
-        Self { target, interval, over: None, refusing_until: 0 }
+    pub fn new(patience: Patience) -> Self {
+        Self { patience, over: None, refusing_until: Duration::ZERO }
     }
 
-    /// Whether what has its turn at `now`, having waited for `age`, is served.
-    pub(crate) fn admits(&mut self, now: Nanos, age: Nanos) -> bool {
-        if age <= self.target {
+    /// Whether what has its turn at `now`, since the run began, is served, having waited for `age`. `now` never goes back.
+    pub fn admits(&mut self, now: Duration, age: Duration) -> bool {
+        let interval = self.patience.interval;
+        if age <= self.patience.target {
             self.over = None;
             return true;
         }
         if now >= self.refusing_until {
             // After a long silence, what waited before it says nothing.
-            let run = self.over.filter(|(_, last)| now - last < self.interval);
+            let run = self.over.filter(|(_, last)| now.saturating_sub(*last) < interval);
             let since = run.map_or(now, |(since, _)| since);
-            if now - since < self.interval {
+            if now.saturating_sub(since) < interval {
                 self.over = Some((since, now));
                 return true;
             }
             self.over = None;
         }
-        self.refusing_until = now + self.interval;
+        self.refusing_until = now.saturating_add(interval);
         false
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// What becomes of `(moment, age)` in milliseconds, under a target of 50 ms and an interval of 200 ms.
@@ -54,7 +52,7 @@ mod tests {
         let ms = Duration::from_millis;
         let patience = Patience { target: ms(50), interval: ms(200), refusal_seconds: 0.0 };
         let mut gate = Gate::new(patience);
-        waits.iter().map(|&(at, age)| gate.admits(nanos_of(ms(at)), nanos_of(ms(age)))).collect()
+        waits.iter().map(|&(at, age)| gate.admits(ms(at), ms(age))).collect()
     }
 
     #[test]

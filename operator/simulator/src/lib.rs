@@ -3,7 +3,7 @@
 //!
 //! It runs the same code that decides in a real cluster, as a [`Policy`]. There is no clock and no randomness but that of
 //! a scenario's seed: the same [`Scenario`] and policy give the same [`Outcome`], to the byte. In reading order:
-//! [`scenario`], [`trace`], [`generate`], [`service`], [`distribution`], [`policy`], [`demand`], `world` with `pod`, `gate`, `deployment`,
+//! [`scenario`], [`trace`], [`generate`], [`service`], [`distribution`], [`policy`], [`demand`], `world` with `pod`, [`gate`], `deployment`,
 //! `balancer`, `arrivals`, `scrape` and `tally`, [`score`], [`peers`], [`oracle`].
 
 mod arrivals;
@@ -13,7 +13,7 @@ pub mod demand;
 mod deployment;
 pub mod distribution;
 pub mod engine;
-mod gate;
+pub mod gate;
 pub mod generate;
 pub mod oracle;
 pub mod peers;

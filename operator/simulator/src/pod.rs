@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::clock::{Nanos, nanos, nanos_of, seconds};
+use crate::clock::{Nanos, duration, nanos, nanos_of, seconds};
 use crate::gate::Gate;
 use crate::policy::{Counters, PodState};
 use crate::service::{QUOTA_PERIOD, Server, Service, WarmUp};
@@ -79,7 +79,7 @@ impl Pod {
 
     /// Whether a request whose turn has come after `age` is served.
     pub(crate) fn admits(&mut self, now: Nanos, age: Nanos) -> bool {
-        self.gate.as_mut().is_none_or(|gate| gate.admits(now, age))
+        self.gate.as_mut().is_none_or(|gate| gate.admits(duration(now), duration(age)))
     }
 
     /// A request that had been taken was refused.

@@ -65,6 +65,21 @@ pub struct Patience {
     pub refusal_seconds: f64,
 }
 
+impl Patience {
+    /// The bundled API's where `promise` is its shortest promised latency: half of it, over at least 200 ms. A test of this
+    /// crate holds it to what the API computes.
+    pub fn of_bundled_api(promise: Duration, refusal_seconds: f64) -> Self {
+        let target = (promise / 2).max(PATIENCE_MIN);
+        Self { target, interval: target.max(PATIENCE_INTERVAL_MIN), refusal_seconds }
+    }
+}
+
+/// The least [`Patience::target`] of the bundled API.
+const PATIENCE_MIN: Duration = Duration::from_millis(5);
+
+/// The least [`Patience::interval`] of the bundled API: two periods of a CPU quota.
+const PATIENCE_INTERVAL_MIN: Duration = Duration::from_millis(200);
+
 /// How a pod that has just become Ready is slower: caches are cold and connections are to be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::load::{self, Connections};
-use super::stage::{PLAIN, Stage};
+use super::stage::{PLAIN, Stage, WORK_MS};
 use super::windows::Ended;
 use crate::bench_latency::scrape;
 use crate::progress::note;
@@ -26,8 +26,6 @@ const SETTLING_SECONDS: u32 = 2;
 /// Pods that are started at once, for their start-up times.
 const STARTS: u32 = 6;
 const START_LIMIT: Duration = Duration::from_mins(2);
-/// A load of which more was refused costs less CPU a request than one that was served.
-const REFUSED_MAX: f64 = 0.01;
 
 /// One pod under one load.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,15 +45,25 @@ pub struct Point {
     pub p99_ms: f64,
 }
 
+impl Point {
+    /// Cores that the pod would have used, had it done the work of what it refused too: a refused request is read and
+    /// answered, but its work is not done.
+    fn cores_for_all(&self) -> f64 {
+        let refused = self.ended.unserved as f64 / self.ended.all.max(1) as f64;
+        self.cores + refused * self.offered_per_second * f64::from(WORK_MS) / 1000.0
+    }
+}
+
 /// What was measured of the service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Calibration {
     /// One pod under each load.
     pub points: Vec<Point>,
-    /// CPU seconds of a request.
+    /// CPU seconds of a served request, over all loads: the slope of the line through what the pod would have used, had it
+    /// served all. A load that it does not carry counts as well: what a pod can do at most is what replicas are counted by.
     pub cost_seconds: f64,
-    /// Cores that a pod uses without any request: probes, scrapes.
+    /// Cores that a pod uses without any request, such as for probes and scrapes: that line's height at no load.
     pub idle_cores: f64,
     /// From a pod's creation until it was Ready, in seconds.
     pub start_ups: Vec<f64>,
@@ -64,7 +72,7 @@ pub struct Calibration {
 /// Measures the plain Deployment's pods, with `seconds` of each load; the Deployment is left with several.
 ///
 /// # Errors
-/// When a pod does not start or answer, or was never under a load that it carries.
+/// When a pod does not start or answer, or its requests seem to cost nothing.
 pub async fn measure(stage: &Stage, template: &Value, seconds: u32) -> Result<Calibration> {
     stage.apply_plain(template, 1).await?;
     let pod = stage.only_pod().await?;
@@ -97,16 +105,16 @@ pub async fn measure(stage: &Stage, template: &Value, seconds: u32) -> Result<Ca
         ));
         points.push(point);
     }
-    let carried: Vec<(f64, f64)> = points
-        .iter()
-        .filter(|point| point.ended.unserved as f64 <= REFUSED_MAX * point.ended.all as f64)
-        .map(|point| (point.offered_per_second, point.cores))
-        .collect();
-    let (idle_cores, cost_seconds) =
-        line(&carried).context("the pod was under less than two loads that it carries")?;
+    let (idle_cores, cost_seconds) = cost(&points).context("the pod was under less than two loads")?;
     ensure!(cost_seconds > 0.0, "requests seem to cost no CPU");
     let start_ups = start_ups(stage).await?;
     Ok(Calibration { points, cost_seconds, idle_cores: idle_cores.max(0.0), start_ups })
+}
+
+/// Cores of a pod without requests, and CPU seconds of a served one.
+fn cost(points: &[Point]) -> Option<(f64, f64)> {
+    let used = points.iter().map(|point| (point.offered_per_second, point.cores_for_all()));
+    line(&used.collect::<Vec<_>>())
 }
 
 /// The line through points, by least squares: its height at 0, and its slope. Absent for fewer than two different `x`.
@@ -185,6 +193,20 @@ mod tests {
         assert!((height - 0.01).abs() < 1e-9 && (slope - 0.002).abs() < 1e-9);
         let (height, slope) = line(&[(0.0, 1.0), (1.0, 0.0), (2.0, 3.0), (3.0, 2.0)]).unwrap();
         assert!((height - 0.6).abs() < 1e-9 && (slope - 0.6).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_load_that_is_not_carried_costs_what_it_would_have_with_the_work_of_the_refused() {
+        let point = |rate: f64, refused: f64| Point {
+            rate,
+            offered_per_second: rate,
+            cores: 0.004 + 0.0022 * rate - refused * rate * 0.002,
+            ended: Ended { offered: 1000, all: 1000, over: 0, unserved: (refused * 1000.0) as u64 },
+            p50_ms: 3.0,
+            p99_ms: 90.0,
+        };
+        let (idle, cost) = cost(&[point(10.0, 0.0), point(40.0, 0.0), point(60.0, 0.25)]).unwrap();
+        assert!((idle - 0.004).abs() < 1e-9 && (cost - 0.0022).abs() < 1e-9, "{idle} {cost}");
     }
 
     #[test]

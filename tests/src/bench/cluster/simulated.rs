@@ -22,8 +22,6 @@ use super::stage::{BOUNDS, LIMIT_MILLICORES, TARGET_MS, WORK_MS};
 const CVS: [f64; 7] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.7, 1.0];
 /// Of simulated load, to fit with.
 const FIT_SECONDS: usize = 600;
-/// The bundled API's least interval of a queue that stands.
-const INTERVAL_MIN: Duration = Duration::from_millis(200);
 /// From a scrape of a few pods on the same machine to the decision.
 const SCRAPE_DELAY: Duration = Duration::from_millis(100);
 
@@ -77,11 +75,10 @@ fn service(calibration: &Calibration, cv: f64) -> Service {
     }
 }
 
-/// As the bundled API has it for this promise: half of it. A request that is refused was read, and is answered, but does no work.
+/// As the bundled API has it for this promise. A request that is refused was read, and is answered, but does no work.
 fn patience(calibration: &Calibration) -> Patience {
-    let target = Duration::from_millis(TARGET_MS) / 2;
     let refusal_seconds = (calibration.cost_seconds - f64::from(WORK_MS) / 1000.0).max(0.0);
-    Patience { target, interval: target.max(INTERVAL_MIN), refusal_seconds }
+    Patience::of_bundled_api(Duration::from_millis(TARGET_MS), refusal_seconds)
 }
 
 /// Multiplicative noise with the mean and the variation of what was measured.
