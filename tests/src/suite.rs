@@ -18,7 +18,15 @@ const LIMIT: Duration = Duration::from_hours(1);
 /// same, for dependencies are built again for other features.
 pub(crate) const FEATURES: [&str; 2] = ["--features", "plimsoll-api/otlp,plimsoll-operator/otlp"];
 
-/// Begin of the names of those end-to-end tests that look at what all others have left.
+/// End-to-end tests that run at once: mostly they wait, and two cores carry the load of some.
+const SIDE_BY_SIDE: usize = 3;
+
+/// Begins of the names of those that others would disturb, or that disturb others: they replace, kill or count the operator
+/// that all share, or tell how soon something follows.
+const ALONE: [&str; 6] =
+    ["attach::an_autoscaler_of_kubernetes", "chart::", "faults::", "fleet::", "rollout::", "scaling::"];
+
+/// Begin of the names of those that look at what all others have left.
 const LAST: &str = "audit::";
 
 /// Which tests.
@@ -83,9 +91,8 @@ async fn fast() -> Result<()> {
 async fn end_to_end(lock: &cluster::Lock, filter: &str) -> Result<()> {
     let mut list = cargo("test", &["--test", "e2e", "--", "--list", filter]);
     let listed = crate::command::run(&mut list, LIMIT).await?;
-    let (at_last, before): (Vec<&str>, Vec<&str>) =
-        listed.lines().filter(|line| line.ends_with(": test")).partition(|line| line.starts_with(LAST));
-    if at_last.is_empty() && before.is_empty() {
+    let groups = groups(&listed);
+    if groups.iter().all(|group| group.tests.is_empty()) {
         bail!("no end-to-end test has {filter:?} in its name");
     }
     tools::HELM_3.ensure().await?;
@@ -96,20 +103,34 @@ async fn end_to_end(lock: &cluster::Lock, filter: &str) -> Result<()> {
         chart::install_shared(&Access::local(), &images, serde_json::json!({})),
     )
     .await?;
-    let run = async |what: &str, filters: &[&str]| {
-        // One at a time: two cores do not carry the load of two.
-        let mut test = cargo("test", &["--test", "e2e", "--", "--test-threads=1"]);
-        test.args(filters);
+    for group in groups.iter().filter(|group| !group.tests.is_empty()) {
+        let threads = group.at_once.to_string();
+        let mut test = cargo("test", &["--test", "e2e", "--", "--test-threads", &threads, "--exact"]);
+        test.args(&group.tests);
         test.env(images::VARIABLE, serde_json::to_string(&images)?);
-        shown(what, test).await
-    };
-    if !before.is_empty() {
-        run("end-to-end tests", &["--skip", LAST, filter]).await?;
-    }
-    if !at_last.is_empty() {
-        run("audit of what the end-to-end tests have left", &[LAST]).await?;
+        shown(group.what, test).await?;
     }
     Ok(())
+}
+
+/// End-to-end tests that run in one go.
+struct Group<'a> {
+    what: &'static str,
+    at_once: usize,
+    tests: Vec<&'a str>,
+}
+
+/// The groups in their order, of what the runner lists.
+fn groups(listed: &str) -> [Group<'_>; 3] {
+    let tests: Vec<&str> = listed.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+    let (last, tests): (Vec<&str>, Vec<&str>) = tests.into_iter().partition(|test| test.starts_with(LAST));
+    let (alone, beside): (Vec<&str>, Vec<&str>) =
+        tests.into_iter().partition(|test| ALONE.iter().any(|begin| test.starts_with(begin)));
+    [
+        Group { what: "end-to-end tests, side by side", at_once: SIDE_BY_SIDE, tests: beside },
+        Group { what: "end-to-end tests, one at a time", at_once: 1, tests: alone },
+        Group { what: "audit of what the end-to-end tests have left", at_once: 1, tests: last },
+    ]
 }
 
 /// A check whose output matters only when it fails.
@@ -137,4 +158,19 @@ fn cargo(command: &str, args: &[&str]) -> Command {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(paths::project()).args([command, "--workspace", "--locked"]).args(FEATURES).args(args);
     cargo
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_test_runs_once_and_the_audit_at_last() {
+        let listed = "attach::scales: test\nattach::an_autoscaler_of_kubernetes_follows: test\naudit::rights: test\n\
+            chart::installs: test\nconditions::refuses: test\n\n5 tests, 0 benchmarks\n";
+        let [beside, alone, last] = groups(listed);
+        assert_eq!(beside.tests, ["attach::scales", "conditions::refuses"]);
+        assert_eq!(alone.tests, ["attach::an_autoscaler_of_kubernetes_follows", "chart::installs"]);
+        assert_eq!(last.tests, ["audit::rights"]);
+    }
 }
