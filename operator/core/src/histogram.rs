@@ -188,11 +188,7 @@ impl Snapshot {
     /// What happened between `earlier` and this reading of the same pod. A count that is lower than before means that
     /// the process has restarted; then everything it has counted since is new.
     pub fn since(&self, earlier: &Self) -> Delta {
-        let known = self.overflow >= earlier.overflow
-            && self.shed >= earlier.shed
-            && self.failed >= earlier.failed
-            && (earlier.edges.is_empty() || same_edges(&self.edges, &earlier.edges));
-        let counts = known.then(|| self.counts_since(earlier)).flatten();
+        let counts = self.counted_on_from(earlier);
         let nothing = Self::default();
         let earlier = if counts.is_some() { earlier } else { &nothing };
         let counts = counts.unwrap_or_else(|| self.counts.to_vec());
@@ -203,6 +199,20 @@ impl Snapshot {
             shed: self.shed.unwrap_or(0.0) - earlier.shed.unwrap_or(0.0),
             failed: self.failed.unwrap_or(0.0) - earlier.failed.unwrap_or(0.0),
         }
+    }
+
+    /// Whether this counts on from `earlier`, or else has begun anew.
+    pub(crate) fn goes_on_from(&self, earlier: &Self) -> bool {
+        self.counted_on_from(earlier).is_some()
+    }
+
+    /// Requests between each edge and the one below since `earlier`. None when this does not count on from it.
+    fn counted_on_from(&self, earlier: &Self) -> Option<Vec<f64>> {
+        let known = self.overflow >= earlier.overflow
+            && self.shed >= earlier.shed
+            && self.failed >= earlier.failed
+            && (earlier.edges.is_empty() || same_edges(&self.edges, &earlier.edges));
+        known.then(|| self.counts_since(earlier)).flatten()
     }
 
     /// Requests between each edge and the one below since `earlier`, which has the same edges or none. None when one is lower

@@ -28,17 +28,58 @@ const IMPLAUSIBLE_IN_FLIGHT: f64 = 10_000.0;
 /// More of either is believed of no pod, whatever the others say.
 const IMPOSSIBLE: f64 = 1e6;
 
-/// The last reading of each pod.
+/// The last readings of each pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Estimator {
-    baselines: BTreeMap<String, Baseline>,
+    last: BTreeMap<String, Last>,
+}
+
+/// The last readings of a pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Last {
+    /// What was believed.
+    believed: Option<Reading>,
+    /// What came after it and counted more than is believed.
+    doubted: Option<Reading>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Baseline {
+struct Reading {
     at: Timestamp,
     snapshot: Snapshot,
     cpu: Option<Cpu>,
+}
+
+impl Last {
+    /// Of these, what is young enough for a difference.
+    fn young(self, now: Timestamp) -> Self {
+        let young = |reading: &Reading| seconds_between(reading.at, now) < BASELINE_AGE_SECONDS_MAX;
+        Self { believed: self.believed.filter(young), doubted: self.doubted.filter(young) }
+    }
+
+    /// From where `snapshot` counts on: from the reading that was not believed if it goes on from that, as when a pod has told
+    /// nothing new for long and then all at once, or else from what was believed.
+    fn start(&self, snapshot: &Snapshot) -> Option<Reading> {
+        let doubted = self.doubted.as_ref().filter(|doubted| snapshot.goes_on_from(&doubted.snapshot));
+        doubted.or(self.believed.as_ref()).cloned()
+    }
+}
+
+/// What one pod says that it did since its last reading that was believed.
+struct Claim<'a> {
+    uid: &'a str,
+    did: PodRound,
+    delta: Delta,
+    load: Load,
+    believed: Option<Reading>,
+    now: Reading,
+}
+
+impl Claim<'_> {
+    /// Requests per second that it says have come or ended.
+    fn per_second(&self) -> f64 {
+        self.load.per_second.max(self.did.completed_per_second + self.did.shed_per_second)
+    }
 }
 
 /// What all pods did between two rounds.
@@ -114,20 +155,15 @@ impl Estimator {
     /// place of others: those with the label `staying`.
     pub fn round(&mut self, observation: &Observation, roster: &Roster, staying: Option<&str>) -> Round {
         let mut round = Round::default();
-        let mut baselines = BTreeMap::new();
-        let mut deltas = Vec::with_capacity(observation.pods.len());
+        let mut next = BTreeMap::new();
+        let mut claims = Vec::with_capacity(observation.pods.len());
+        let mut implausible = 0;
         round.replacing = staying.is_some();
         for pod in &observation.pods {
-            let earlier = self.baselines.remove(&pod.uid);
-            let kept = |earlier: Option<Baseline>| {
-                let young = earlier.filter(|earlier| {
-                    seconds_between(earlier.at, observation.now) < BASELINE_AGE_SECONDS_MAX
-                });
-                young.map(|earlier| (pod.uid.clone(), earlier))
-            };
+            let last = self.last.remove(&pod.uid).unwrap_or_default().young(observation.now);
             let Some(ready_at) = pod.ready_at else {
                 // It may come back, with everything that it has counted.
-                baselines.extend(kept(earlier));
+                next.insert(pod.uid.clone(), last);
                 continue;
             };
             round.ready += 1;
@@ -140,45 +176,58 @@ impl Estimator {
                 };
                 *round.excluded.entry(reason).or_default() += 1;
                 // The next good reading then covers the gap too.
-                baselines.extend(kept(earlier));
+                next.insert(pod.uid.clone(), last);
                 continue;
             };
             round.scraped += 1;
+            let now = Reading { at: sample.at, snapshot: snapshot.clone(), cpu: sample.cpu };
             // A pod that has just become ready has counted nothing before.
             let since_ready = seconds_between(ready_at, sample.at);
             let fresh = || {
                 let known = since_ready < FIRST_READING_SECONDS_MAX && roster.start_is_known(&pod.uid);
-                known.then(|| Baseline { at: ready_at, snapshot: Snapshot::default(), cpu: None })
+                known.then(|| Reading { at: ready_at, snapshot: Snapshot::default(), cpu: None })
             };
-            if let Some(earlier) = earlier.or_else(fresh) {
-                let seconds = seconds_between(earlier.at, sample.at);
-                if seconds > 0.0 {
-                    let delta = snapshot.since(&earlier.snapshot);
-                    let cpu = cpu_round(earlier.cpu, sample.cpu, seconds);
-                    let stays = staying.is_none_or(|staying| staying == pod.template);
-                    let pod =
-                        PodRound { telling: stays, ..pod_round(snapshot, &delta, seconds, since_ready, cpu) };
-                    let newly_waiting = (pod.in_flight - earlier.snapshot.in_flight.unwrap_or(0.0)) / seconds;
-                    let per_second =
-                        (pod.completed_per_second + pod.shed_per_second + newly_waiting).max(0.0);
-                    let load = Load { per_second, seconds, since_ready_seconds: since_ready };
-                    deltas.push((pod, delta, load));
+            let Some(earlier) = last.start(snapshot).or_else(fresh) else {
+                if possible(snapshot, seconds_between(pod.created_at, sample.at)) {
+                    next.insert(pod.uid.clone(), Last { believed: Some(now), doubted: None });
+                } else {
+                    implausible += 1;
                 }
+                continue;
+            };
+            let seconds = seconds_between(earlier.at, sample.at);
+            if seconds <= 0.0 {
+                next.insert(pod.uid.clone(), Last { believed: Some(now), doubted: None });
+                continue;
             }
-            baselines.insert(
-                pod.uid.clone(),
-                Baseline { at: sample.at, snapshot: snapshot.clone(), cpu: sample.cpu },
-            );
+            let delta = snapshot.since(&earlier.snapshot);
+            let cpu = cpu_round(earlier.cpu, sample.cpu, seconds);
+            let stays = staying.is_none_or(|staying| staying == pod.template);
+            let did = PodRound { telling: stays, ..pod_round(snapshot, &delta, seconds, since_ready, cpu) };
+            let newly_waiting = (did.in_flight - earlier.snapshot.in_flight.unwrap_or(0.0)) / seconds;
+            let per_second = (did.completed_per_second + did.shed_per_second + newly_waiting).max(0.0);
+            let load = Load { per_second, seconds, since_ready_seconds: since_ready };
+            claims.push(Claim { uid: &pod.uid, did, delta, load, believed: last.believed, now });
         }
-        self.baselines = baselines;
-        let (most_per_second, most_in_flight) = plausible(&deltas);
-        let claimed = deltas.len();
-        deltas.retain(|(pod, _, load)| {
-            claimed_per_second(pod, load) <= most_per_second && pod.in_flight <= most_in_flight
-        });
-        if deltas.len() < claimed {
-            round.scraped -= claimed - deltas.len();
-            round.excluded.insert("Implausible", claimed - deltas.len());
+        let (most_per_second, most_in_flight) = plausible(&claims);
+        let mut deltas = Vec::with_capacity(claims.len());
+        for claim in claims {
+            let last = if claim.per_second() <= most_per_second && claim.did.in_flight <= most_in_flight {
+                deltas.push((claim.did, claim.delta, claim.load));
+                Last { believed: Some(claim.now), doubted: None }
+            } else {
+                implausible += 1;
+                let counted = claim.did.completed_per_second + claim.did.shed_per_second;
+                // A gauge that lies does not make the counts beside it the start of others.
+                let doubted = (counted > most_per_second).then_some(claim.now);
+                Last { believed: claim.believed, doubted }
+            };
+            next.insert(claim.uid.to_owned(), last);
+        }
+        self.last = next;
+        if implausible > 0 {
+            round.scraped -= implausible;
+            round.excluded.insert("Implausible", implausible);
         }
         add_up(&mut round, deltas);
         round
@@ -245,27 +294,26 @@ fn pod_round(
     }
 }
 
-/// The most that is believed of one pod: requests per second, and requests in it.
-fn plausible(deltas: &[(PodRound, Delta, Load)]) -> (f64, f64) {
-    let most = |mut claims: Vec<f64>, least: f64| {
-        if claims.len() < 3 {
-            return IMPOSSIBLE;
-        }
-        claims.sort_by(f64::total_cmp);
-        least.max(IMPLAUSIBLE_RATIO * claims[claims.len() / 2]).min(IMPOSSIBLE)
-    };
-    (
-        most(
-            deltas.iter().map(|(pod, _, load)| claimed_per_second(pod, load)).collect(),
-            IMPLAUSIBLE_PER_SECOND,
-        ),
-        most(deltas.iter().map(|(pod, ..)| pod.in_flight).collect(), IMPLAUSIBLE_IN_FLIGHT),
-    )
+/// Whether a pod can have counted this in its life.
+fn possible(snapshot: &Snapshot, age_seconds: f64) -> bool {
+    let counted = snapshot.since(&Snapshot::default());
+    counted.total + counted.shed <= IMPOSSIBLE * age_seconds.max(1.0)
+        && snapshot.in_flight.unwrap_or(0.0) <= IMPOSSIBLE
 }
 
-/// Requests per second that a pod says have come or ended.
-fn claimed_per_second(pod: &PodRound, load: &Load) -> f64 {
-    load.per_second.max(pod.completed_per_second + pod.shed_per_second)
+/// The most that is believed of one pod: requests per second, and requests in it.
+fn plausible(claims: &[Claim<'_>]) -> (f64, f64) {
+    let most = |mut claimed: Vec<f64>, least: f64| {
+        if claimed.len() < 3 {
+            return IMPOSSIBLE;
+        }
+        claimed.sort_by(f64::total_cmp);
+        least.max(IMPLAUSIBLE_RATIO * claimed[claimed.len() / 2]).min(IMPOSSIBLE)
+    };
+    (
+        most(claims.iter().map(Claim::per_second).collect(), IMPLAUSIBLE_PER_SECOND),
+        most(claims.iter().map(|claim| claim.did.in_flight).collect(), IMPLAUSIBLE_IN_FLIGHT),
+    )
 }
 
 fn cpu_round(earlier: Option<Cpu>, later: Option<Cpu>, seconds: f64) -> Option<CpuRound> {
