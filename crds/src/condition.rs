@@ -59,6 +59,8 @@ impl ConditionType {
 
 /// Reasons of conditions.
 pub mod reason {
+    /// No operator has seen the resource yet; the API server says so itself.
+    pub const PENDING: &str = "Pending";
     /// Everything wanted is there and ready.
     pub const AVAILABLE: &str = "Available";
     /// Some wanted replicas are not ready yet, or no longer.
@@ -88,6 +90,8 @@ pub mod reason {
     pub const SCALER_CONFLICT: &str = "ScalerConflict";
     /// A HorizontalPodAutoscaler scales the Deployment. A `ScaledObject` of KEDA shows itself by the one that it makes.
     pub const AUTOSCALER_ON_TARGET: &str = "AutoscalerOnTarget";
+    /// A HorizontalPodAutoscaler scales the resource itself: what it writes pins the replicas.
+    pub const AUTOSCALER_PINS: &str = "AutoscalerPins";
     /// Another ApiDeployment scales the Deployment: it is its own, or the other was attached to it earlier.
     pub const ALREADY_SCALED: &str = "AlreadyScaled";
     /// Somebody has written another number of replicas over the operator's.

@@ -196,6 +196,14 @@ impl World {
         self.server.lock().unwrap().objects[APP]["status"].to_string()
     }
 
+    /// What Events with this reason said in the last reconcile, in the order in which they were published.
+    fn notes(&self, reason: &str) -> Vec<String> {
+        let server = self.server.lock().unwrap();
+        let events = server.calls.iter().zip(&server.bodies).filter(|(call, _)| call.starts_with(EVENT));
+        let told = events.filter(|(_, body)| body["reason"] == reason);
+        told.map(|(_, body)| body["note"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
     /// Body of the last call that begins like this.
     fn body(&self, call: &str) -> Value {
         let server = self.server.lock().unwrap();

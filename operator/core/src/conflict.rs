@@ -32,6 +32,13 @@ pub enum Rival {
         /// KEDA's `ScaledObject` that it was made for.
         scaled_object: Option<String>,
     },
+    /// A HorizontalPodAutoscaler that scales the resource itself, which pins its replicas.
+    Pinning {
+        /// Its name.
+        name: String,
+        /// KEDA's `ScaledObject` that it was made for.
+        scaled_object: Option<String>,
+    },
     /// An ApiDeployment that was attached to the same Deployment earlier.
     Resource {
         /// Its name.
@@ -77,17 +84,14 @@ pub(crate) fn find(input: &Input, policy: &ScalingPolicy, memory: &mut Memory) -
     let rivals = &input.observed.rivals;
     let resource = rivals.iter().find_map(|rival| match rival {
         Rival::Resource { name } => Some(name),
-        Rival::Autoscaler { .. } => None,
+        Rival::Autoscaler { .. } | Rival::Pinning { .. } => None,
     });
     if let Some(other) = resource {
         return Some(already_scaled(&input.app, name, other, "was attached earlier to"));
     }
     let autoscalers = rivals.iter().filter_map(|rival| match rival {
-        Rival::Autoscaler { name, scaled_object: None } => Some(format!("HorizontalPodAutoscaler {name}")),
-        Rival::Autoscaler { name, scaled_object: Some(object) } => {
-            Some(format!("ScaledObject {object} (by HorizontalPodAutoscaler {name})"))
-        }
-        Rival::Resource { .. } => None,
+        Rival::Autoscaler { name, scaled_object } => Some(autoscaler(name, scaled_object.as_deref())),
+        Rival::Pinning { .. } | Rival::Resource { .. } => None,
     });
     let autoscalers = autoscalers.collect::<Vec<_>>();
     if !autoscalers.is_empty() {
@@ -98,6 +102,20 @@ pub(crate) fn find(input: &Input, policy: &ScalingPolicy, memory: &mut Memory) -
         );
         return Some(Conflict { reason: reason::AUTOSCALER_ON_TARGET, message, yields: true });
     }
+    let pinning = rivals.iter().filter_map(|rival| match rival {
+        Rival::Pinning { name, scaled_object } => Some(autoscaler(name, scaled_object.as_deref())),
+        Rival::Autoscaler { .. } | Rival::Resource { .. } => None,
+    });
+    let pinning = pinning.collect::<Vec<_>>();
+    if !pinning.is_empty() {
+        // What it writes is the user's word, like that of kubectl scale, and is carried out.
+        let message = format!(
+            "{} scales this ApiDeployment, and so pins its replicas whatever the latency is: delete it, and set \
+             spec.replicas.pinned to null to scale by latency",
+            pinning.join(", ")
+        );
+        return Some(Conflict { reason: reason::AUTOSCALER_PINS, message, yields: false });
+    }
     let Overwritten { by, replicas, .. } = memory.overwritten.as_ref()?;
     let message = format!(
         "{by} has written {replicas} replicas to Deployment {name}: leave spec.replicas out of what it applies, and pin a \
@@ -105,6 +123,14 @@ pub(crate) fn find(input: &Input, policy: &ScalingPolicy, memory: &mut Memory) -
         name_of(&input.app)
     );
     Some(Conflict { reason: reason::REPLICAS_OVERWRITTEN, message, yields: false })
+}
+
+/// Its name as its user knows it.
+fn autoscaler(name: &str, scaled_object: Option<&str>) -> String {
+    match scaled_object {
+        None => format!("HorizontalPodAutoscaler {name}"),
+        Some(object) => format!("ScaledObject {object} (by HorizontalPodAutoscaler {name})"),
+    }
 }
 
 fn already_scaled(app: &ApiDeployment, deployment: &str, other: &str, how: &str) -> Conflict {

@@ -161,6 +161,22 @@ fn while_an_autoscaler_is_there_a_number_is_recommended_and_none_written() {
 }
 
 #[test]
+fn an_autoscaler_of_the_resource_itself_is_named_and_what_it_pins_is_carried_out() {
+    let app = attached(&json!({ "replicas": { "min": 3, "max": 9, "pinned": 5 } }));
+    let mut observed = observed(target(2));
+    rivals(&mut observed, &[Rival::Pinning { name: "checkout-hpa".into(), scaled_object: None }]);
+    let plan = decided(&app, &observed);
+    assert_eq!((plan.decision.to, plan.decision.reason), (5, Reason::Pinned));
+    assert!(!plan.steps.is_empty());
+    let (status, reason, message) = condition(&app, &plan, "ScalerConflict").unwrap();
+    assert_eq!((status.as_str(), reason.as_str()), ("True", reason::AUTOSCALER_PINS));
+    assert!(
+        message.starts_with("HorizontalPodAutoscaler checkout-hpa scales this ApiDeployment"),
+        "{message}"
+    );
+}
+
+#[test]
 fn who_only_recommends_is_in_nobodys_way() {
     let app = attached(&json!({ "scaling": { "mode": "Recommend" } }));
     let mut observed = observed(target(2));

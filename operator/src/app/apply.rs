@@ -305,7 +305,7 @@ async fn delete(
     }
 }
 
-/// Writes the status if it says something new, and tells of conditions that have turned bad.
+/// Writes the status if it says something new, and tells of what is new.
 ///
 /// # Errors
 /// Those of the write.
@@ -326,7 +326,7 @@ pub async fn status(
     let stored = written.data.get("status").cloned().and_then(|status| serde_json::from_value(status).ok());
     working.status = Some((version, stored.unwrap_or_else(|| next.clone())));
     working.status_written_at = Some(now);
-    events::of_conditions(ctx, app, &before, &next).await;
+    events::of_status(ctx, app, &before, &next).await;
     Ok(())
 }
 

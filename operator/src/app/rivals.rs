@@ -14,22 +14,24 @@ pub fn of(app: &ApiDeployment, stores: &Stores) -> Vec<Rival> {
     let namespace = app.metadata.namespace.as_deref();
     let deployment = app.spec.attached_to().unwrap_or_else(|| name_of(app));
     let autoscalers = stores.autoscalers.state().into_iter().filter_map(|autoscaler| {
+        if autoscaler.metadata.namespace.as_deref() != namespace {
+            return None;
+        }
         let target = &autoscaler.spec.as_ref()?.scale_target_ref;
+        let name = autoscaler.metadata.name.clone().unwrap_or_default();
+        let labels = autoscaler.metadata.labels.as_ref();
+        let scaled_object = labels.and_then(|labels| labels.get(SCALED_OBJECT_LABEL)).cloned();
         let group =
             target.api_version.as_deref().and_then(|version| version.split_once('/')).map(|(group, _)| group);
-        let scales = autoscaler.metadata.namespace.as_deref() == namespace
-            && target.name == deployment
-            && target.kind == "Deployment"
-            && matches!(group, None | Some("apps"));
-        scales.then(|| Rival::Autoscaler {
-            name: autoscaler.metadata.name.clone().unwrap_or_default(),
-            scaled_object: autoscaler
-                .metadata
-                .labels
-                .as_ref()
-                .and_then(|labels| labels.get(SCALED_OBJECT_LABEL))
-                .cloned(),
-        })
+        match (target.kind.as_str(), group) {
+            ("Deployment", None | Some("apps")) if target.name == deployment => {
+                Some(Rival::Autoscaler { name, scaled_object })
+            }
+            ("ApiDeployment", Some("plimsoll.dev")) if target.name == name_of(app) => {
+                Some(Rival::Pinning { name, scaled_object })
+            }
+            _ => None,
+        }
     });
     let resources = stores.apps.state().into_iter().filter_map(|other| {
         // A resource that cannot be read scales nothing.

@@ -149,6 +149,24 @@ async fn an_autoscaler_of_another_deployment_is_none_of_ours() {
 }
 
 #[tokio::test]
+async fn an_autoscaler_of_the_resource_itself_is_named() {
+    for (group, named) in [("plimsoll.dev/v1alpha1", true), ("example.com/v1", false)] {
+        let app = scalable(3, 9);
+        let mut world = World::new();
+        world.put(DEPLOYMENT, deployment(3));
+        world.put(APP, app.clone());
+        let mut autoscaler = autoscaler("posts");
+        autoscaler["spec"]["scaleTargetRef"] =
+            json!({ "apiVersion": group, "kind": "ApiDeployment", "name": "posts" });
+        world
+            .autoscalers
+            .apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(autoscaler).unwrap()));
+        world.reconcile(&app).await.0.unwrap();
+        assert_eq!(world.status().contains("AutoscalerPins"), named, "{}", world.status());
+    }
+}
+
+#[tokio::test]
 async fn an_autoscaler_on_an_own_deployment_is_not_fought_either() {
     let app = scalable(5, 9);
     let mut world = World::new();
@@ -202,4 +220,17 @@ async fn replicas_that_somebody_writes_over_ours_are_told() {
     world.reconcile(&app).await.0.unwrap();
     let status = world.status();
     assert!(status.contains("ReplicasOverwritten") && status.contains("argocd-controller"), "{status}");
+}
+
+#[tokio::test]
+async fn a_recommended_number_is_told_once() {
+    let mut app = attached(3, 9);
+    app["spec"]["scaling"] = json!({ "mode": "Recommend" });
+    let world = world(2, &app);
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        world.reconcile(&app).await.0.unwrap();
+        told.extend(world.notes("Recommended"));
+    }
+    assert_eq!(told, ["3 replicas are recommended in place of 2"]);
 }

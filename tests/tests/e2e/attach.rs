@@ -143,22 +143,27 @@ fn scales_a_foreign_deployment_and_lets_it_go() {
     });
 }
 
+/// A HorizontalPodAutoscaler of somebody else.
+fn autoscaler(world: &World, api_version: &str, kind: &str) -> Value {
+    json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": { "name": "theirs", "namespace": world.namespace },
+        "spec": {
+            "scaleTargetRef": { "apiVersion": api_version, "kind": kind, "name": NAME },
+            "minReplicas": 1, "maxReplicas": 2,
+            "metrics": [{ "type": "Resource", "resource": {
+                "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 80 },
+            } }],
+        },
+    })
+}
+
 #[test]
 fn a_second_autoscaler_is_named_and_not_fought() {
     world::run("conflict", async |world| {
         sample::apply_all(&world.client, &foreign(world)).await?;
-        let autoscaler = json!({
-            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
-            "metadata": { "name": "theirs", "namespace": world.namespace },
-            "spec": {
-                "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": NAME },
-                "minReplicas": 1, "maxReplicas": 2,
-                "metrics": [{ "type": "Resource", "resource": {
-                    "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 80 },
-                } }],
-            },
-        });
-        sample::apply_all(&world.client, &[autoscaler]).await?;
+        let of_the_deployment = autoscaler(world, "apps/v1", "Deployment");
+        sample::apply_all(&world.client, &[of_the_deployment]).await?;
         sample::apply_all(&world.client, &[attached(world, &json!({ "replicas": { "min": 2, "max": 6 } }))])
             .await?;
         let message = world.until_condition("ScalerConflict", "True", "AutoscalerOnTarget").await?;
@@ -176,6 +181,11 @@ fn a_second_autoscaler_is_named_and_not_fought() {
         world.kubectl(&["scale", "deployment/posts", "--replicas=4"]).await?;
         let message = world.until_condition("ScalerConflict", "True", "ReplicasOverwritten").await?;
         ensure!(message.contains("kubectl") && message.contains('4'), "who wrote is not named: {message}");
+
+        let of_the_resource = autoscaler(world, "plimsoll.dev/v1alpha1", "ApiDeployment");
+        sample::apply_all(&world.client, &[of_the_resource]).await?;
+        let message = world.until_condition("ScalerConflict", "True", "AutoscalerPins").await?;
+        ensure!(message.contains("HorizontalPodAutoscaler theirs"), "it is not named: {message}");
         Ok(())
     });
 }
