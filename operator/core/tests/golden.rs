@@ -171,3 +171,13 @@ fn children_and_the_record_are_as_committed() {
 fn credentials_do_not_show_in_debug_output() {
     assert!(!format!("{:?}", credentials()).contains("secret"));
 }
+
+#[test]
+fn no_child_blocks_the_deletion_of_its_owner() {
+    let files = std::fs::read_dir(directory()).unwrap();
+    let files = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+    let owned = files.filter(|file| file.contains("ownerReferences:")).inspect(|file| {
+        assert!(!file.contains("blockOwnerDeletion"), "{file}");
+    });
+    assert!(owned.count() > 10);
+}

@@ -14,14 +14,16 @@ use crate::world::{self, NAME, SOON, World};
 
 /// Posts, each of 60 kB: more than twice what the smallest cache holds.
 const POSTS: usize = 400;
+/// The cache's only server.
+const SERVER: &str = "deployment/posts-cache";
 
-/// What `redis-cli` says inside the cache's pod, as the API's user, over TLS.
-async fn as_the_api(world: &World, command: &[&str]) -> Result<String> {
+/// What `redis-cli` says inside a server of the cache, as the API's user, over TLS. `input` has a command a line.
+async fn as_the_api(world: &World, server: &str, input: &str) -> Result<String> {
     let secret = world.kubectl(&["get", "secret", "posts-cache", "-o", "jsonpath={.data.password}"]).await?;
     let password = String::from_utf8(base64(&secret)?)?;
-    let mut args = vec!["exec", "deployment/posts-cache", "--", "redis-cli", "--tls", "--insecure"];
-    args.extend(["--no-auth-warning", "--user", "plimsoll", "-a", &password]);
-    world.kubectl(&[args.as_slice(), command].concat()).await
+    let script = r#"printf '%s' "$1" | redis-cli --tls --insecure --no-auth-warning --user plimsoll -a "$2""#;
+    let exec = ["exec", server, "-c", "redis", "--", "sh", "-c", script, "sh"];
+    world.kubectl(&[exec.as_slice(), &[input, &password]].concat()).await
 }
 
 fn base64(text: &str) -> Result<Vec<u8>> {
@@ -33,9 +35,9 @@ fn base64(text: &str) -> Result<Vec<u8>> {
 fn an_encrypted_cache_is_used_and_its_users_may_do_no_harm() {
     world::run("cache-tls", async |world| {
         world.apply_ready(json!({ "cache": { "managed": { "memory": "32Mi", "tls": {} } } })).await?;
-        for command in [&["FLUSHALL"][..], &["CONFIG", "GET", "*"], &["KEYS", "*"], &["SHUTDOWN", "NOSAVE"]] {
-            let said = as_the_api(world, command).await?;
-            ensure!(said.contains("NOPERM"), "{command:?} is not refused: {said}");
+        for command in ["FLUSHALL", "CONFIG GET *", "KEYS *", "SHUTDOWN NOSAVE"] {
+            let said = as_the_api(world, SERVER, command).await?;
+            ensure!(said.contains("NOPERM"), "{command} is not refused: {said}");
         }
         let nobody = ["exec", "deployment/posts-cache", "--", "redis-cli", "--tls", "--insecure", "PING"];
         let said = world.kubectl(&nobody).await?;
@@ -43,7 +45,7 @@ fn an_encrypted_cache_is_used_and_its_users_may_do_no_harm() {
 
         // Ten posts, read by many. An entry lives for a minute, and may be read anew only after it has ended.
         let load = world.load("0,20\n75,20\n", &[("/posts/{post}", 1)]).await?;
-        let cached = async || Ok(as_the_api(world, &["GET", "post:1"]).await?.contains("\"title\""));
+        let cached = async || Ok(as_the_api(world, SERVER, "GET post:1").await?.contains("title"));
         world.eventually(SOON, "the API uses the encrypted cache", cached).await?;
         let told = |app: Option<&ApiDeployment>| {
             let cache = app.and_then(|app| app.status.as_ref()?.cache.as_ref());
@@ -124,8 +126,8 @@ async fn primary(world: &World) -> Result<String> {
     for index in 0..3 {
         let pod = format!("posts-cache-{index}");
         let mut args =
-            vec!["exec", &pod, "-c", "sentinel", "--", "redis-cli", "-p", "26379", "--no-auth-warning"];
-        args.extend(["-a", &password, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "cache"]);
+            vec!["exec", &pod, "-c", "sentinel", "--", "redis-cli", "--tls", "--insecure", "-p", "26379"];
+        args.extend(["--no-auth-warning", "-a", &password, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "cache"]);
         if let Ok(said) = world.kubectl(&args).await
             && let Some((pod, _)) = said.split_once('.')
         {
@@ -136,21 +138,29 @@ async fn primary(world: &World) -> Result<String> {
 }
 
 #[test]
-fn when_the_primary_dies_another_takes_over_and_the_api_serves_throughout() {
+fn when_the_primary_dies_another_takes_over_with_its_keys_and_the_api_serves_throughout() {
     world::run("cache-failover", async |world| {
-        world.apply_ready(json!({ "cache": { "managed": { "memory": "16Mi", "replicas": 3 } } })).await?;
+        world
+            .apply_ready(json!({ "cache": { "managed": { "memory": "16Mi", "replicas": 3, "tls": {} } } }))
+            .await?;
         world.until_condition("CacheReady", "True", "Available").await?;
         let first = primary(world).await?;
+        let kept = as_the_api(world, &first, "SET e2e kept\nWAIT 2 10000\n").await?;
+        ensure!(kept.trim() == "OK\n2", "both copies have the key: {kept}");
         let load = world.load("0,10\n45,10\n", &[("/posts/{post}", 1)]).await?;
         world.kubectl(&["delete", "pod", &first, "--grace-period=0", "--force"]).await?;
         let moved = async || Ok(primary(world).await.is_ok_and(|now| now != first));
         world.eventually(Duration::from_secs(40), "another server is the primary", moved).await?;
         let (summary, _) = load.finish().await?;
         ensure!(summary.ends.unserved() == 0, "{} failed: {:?}", summary.ends.unserved(), summary.failures);
-        // The one that died is back as a copy, and posts are in the new primary's keys.
+        // The one that died is back as a copy.
         world.until_condition("CacheReady", "True", "Available").await?;
         let now = primary(world).await?;
         ensure!(now != first, "the first primary took over from its successor");
+        for server in [&now, &first] {
+            let said = as_the_api(world, server, "GET e2e").await?;
+            ensure!(said.trim() == "kept", "{server} has lost what the first primary had: {said}");
+        }
         // With other passwords no server understands another: all of them are made anew.
         world.kubectl(&["delete", "secret", "posts-cache"]).await?;
         let renewed = async || {
