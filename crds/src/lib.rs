@@ -20,6 +20,8 @@ mod status;
 mod volumes;
 mod workload;
 
+use kube::CustomResourceExt as _;
+
 pub use app::{ApiDeployment, ApiDeploymentSpec, Disabled, Latency, Replicas, SecretKeySelector, UrlSource};
 pub use attach::AttachTo;
 pub use cache::{
@@ -47,3 +49,13 @@ pub use workload::{DRAIN_SECONDS, Drain, Strategy, Workload};
 
 /// Domain of every label, annotation and field manager that Plimsoll writes.
 pub const DOMAIN: &str = "plimsoll.dev";
+
+/// The CustomResourceDefinition of `ApiDeployment` as YAML.
+///
+/// # Errors
+/// None: what is generated can be written.
+pub fn definition() -> Result<String, serde_yaml::Error> {
+    let yaml = serde_yaml::to_string(&ApiDeployment::crd())?;
+    // Readers of YAML 1.1 take a bare one for a time and not for text.
+    Ok(yaml.replace(": 1970-01-01T00:00:00Z\n", ": \"1970-01-01T00:00:00Z\"\n"))
+}

@@ -109,7 +109,9 @@ pub struct Schedule {
     /// Time zone of both, by its name in the IANA database. Where clocks are set back or forth at one of the two times, the
     /// window takes the longer reading.
     #[serde(default = "default_time_zone")]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z][A-Za-z0-9_+/-]*$')")
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z][A-Za-z0-9_+/-]*$') && self != 'Local'")
+        .message("write timeZone as the IANA database names it, such as Europe/Berlin or UTC"))]
+    #[x_kube(validation = Rule::new("timestamp('2000-01-01T00:00:00Z').getHours(self) >= 0")
         .message("write timeZone as the IANA database names it, such as Europe/Berlin or UTC"))]
     #[schemars(length(max = 64))]
     pub time_zone: String,

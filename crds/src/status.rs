@@ -3,12 +3,15 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::cache::CacheStatus;
+use crate::condition::{ConditionType, reason};
 
 /// What the operator last saw and did.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = unseen()))]
 pub struct ApiDeploymentStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,4 +124,13 @@ pub struct LearnedCapacityStatus {
     /// How far that may be off, in percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cold_uncertainty_percent: Option<i32>,
+}
+
+/// What the API server tells of a resource that no operator has seen yet. Helm and Flux take an object without conditions for one
+/// that is ready (<https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus>).
+fn unseen() -> Value {
+    json!({ "conditions": [{
+        "type": ConditionType::Ready.as_str(), "status": "Unknown", "reason": reason::PENDING,
+        "message": "no operator has seen this resource yet", "lastTransitionTime": "1970-01-01T00:00:00Z",
+    }] })
 }

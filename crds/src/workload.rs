@@ -31,6 +31,8 @@ pub struct Workload {
     /// ServiceAccount of the pods. Absent: the namespace's `default`, without a token. Who names one must be allowed to
     /// run pods in the namespace themselves, or to make tokens of that account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')")
+        .message("write serviceAccountName as the ServiceAccount has it, such as posts"))]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
 
@@ -40,6 +42,8 @@ pub struct Workload {
 
     /// PriorityClass of the pods. Absent: the cluster's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')")
+        .message("write priorityClassName as the PriorityClass has it, such as business-critical"))]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
 
@@ -54,12 +58,26 @@ pub struct Workload {
 
     /// Taints that the pods bear. As in a pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(validation = Rule::new("self.all(t, !has(t.operator) || t.operator in ['', 'Exists', 'Equal', 'Lt', 'Gt'])")
+        .message("write each toleration's operator as Exists or Equal, or as Lt or Gt where the cluster has them"))]
+    #[x_kube(validation = Rule::new("self.all(t, !has(t.effect) || t.effect in ['', 'NoSchedule', 'PreferNoSchedule', 'NoExecute'])")
+        .message("write each toleration's effect as NoSchedule, PreferNoSchedule or NoExecute, or leave it out for all of them"))]
+    #[x_kube(validation = Rule::new("self.all(t, has(t.operator) && t.operator == 'Exists' ? !has(t.value) || t.value == '' : has(t.key) && t.key != '')")
+        .message("write each toleration's key, or operator: Exists alone for every taint; with Exists leave value out"))]
+    #[x_kube(validation = Rule::new("self.all(t, !has(t.tolerationSeconds) || has(t.effect) && t.effect == 'NoExecute')")
+        .message("write tolerationSeconds only with effect: NoExecute, of which alone it says how long the pod stays"))]
     #[schemars(length(max = 32))]
     pub tolerations: Vec<Toleration>,
 
     /// How the pods are spread. Absent: evenly over zones and over nodes, as far as there is room; empty: not at all. A
     /// constraint without `labelSelector` is about the pods of this API, of the newest template alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.all(c, c.maxSkew >= 1 && c.topologyKey != '' && (!has(c.minDomains) || c.minDomains >= 1))")
+        .message("write each constraint's topologyKey, such as topology.kubernetes.io/zone, and its maxSkew and minDomains from 1 on"))]
+    #[x_kube(validation = Rule::new("self.all(c, c.whenUnsatisfiable == 'DoNotSchedule' || c.whenUnsatisfiable == 'ScheduleAnyway' && !has(c.minDomains))")
+        .message("write each constraint's whenUnsatisfiable as ScheduleAnyway, or as DoNotSchedule, with which alone minDomains goes"))]
+    #[x_kube(validation = Rule::new("self.all(c, (!has(c.nodeAffinityPolicy) || c.nodeAffinityPolicy in ['Honor', 'Ignore']) && (!has(c.nodeTaintsPolicy) || c.nodeTaintsPolicy in ['Honor', 'Ignore']))")
+        .message("write nodeAffinityPolicy and nodeTaintsPolicy as Honor or Ignore"))]
     #[schemars(length(max = 8))]
     pub topology_spread_constraints: Option<Vec<TopologySpreadConstraint>>,
 

@@ -13,6 +13,11 @@ fn the_committed_definition_is_not_stale() {
 }
 
 #[test]
+fn the_time_of_what_nobody_has_seen_is_text_to_every_reader() {
+    assert!(plimsoll_crds::definition().unwrap().contains("lastTransitionTime: \"1970-01-01T00:00:00Z\"\n"));
+}
+
+#[test]
 fn every_field_of_the_spec_and_status_is_described() {
     fn undescribed(path: &str, schema: &Value, found: &mut Vec<String>) {
         let properties = schema["properties"].as_object().into_iter().flatten();

@@ -30,7 +30,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kube::{Api, CustomResourceExt as _};
+use kube::Api;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -46,14 +46,6 @@ use shards::Shards;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest wait for the release of the Leases.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// The CustomResourceDefinition as YAML.
-///
-/// # Errors
-/// When it cannot be serialised, which a test rules out.
-pub fn crd_yaml() -> Result<String, serde_yaml::Error> {
-    serde_yaml::to_string(&plimsoll_crds::ApiDeployment::crd())
-}
 
 /// Runs the controller until SIGTERM or SIGINT, then drains, releases the Leases and returns.
 ///
@@ -176,12 +168,4 @@ async fn termination() {
         return std::future::pending().await;
     };
     tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_crd_renders() {
-        assert!(super::crd_yaml().unwrap().contains("apideployments.plimsoll.dev"));
-    }
 }

@@ -3,12 +3,12 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use plimsoll_operator::config::{Cli, Command};
-use plimsoll_operator::{check, crd_yaml, run, telemetry};
+use plimsoll_operator::{check, run, telemetry};
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Crd => {
-            print!("{}", crd_yaml().context("render the CustomResourceDefinition")?);
+            print!("{}", plimsoll_crds::definition().context("render the CustomResourceDefinition")?);
             Ok(())
         }
         Command::Check(options) => {

@@ -124,6 +124,7 @@ fn refuses_what_cannot_work_and_says_what_to_write() {
             (schedules(&[("a", "08:00", "24:01", "UTC")]), "write to as a time of day"),
             (schedules(&[("a", "08:00", "08:00", "UTC")]), "write from and to that differ"),
             (schedules(&[("a", "08:00", "18:00", "+02:00")]), "write timeZone as the IANA database names it"),
+            (schedules(&[("a", "08:00", "18:00", "Europe/Berlim")]), "unknown time zone Europe/Berlim"),
             (
                 schedules(&[("a", "08:00", "18:00", "UTC"), ("a", "19:00", "20:00", "UTC")]),
                 // The API server's own words: the list is a map by name.
@@ -245,8 +246,11 @@ fn an_image_that_does_not_exist_leaves_the_last_good_one_serving() {
 fn the_first_reconcile_already_says_ready_or_not() {
     world::run("first", async |world| {
         sample::apply_all(&world.client, &[world.app(json!({}))]).await?;
-        let any = |app: Option<&ApiDeployment>| app.is_some_and(|app| app.status.is_some());
-        let app = world.until(world::NAME, SOON, any, "has a status").await?;
+        let any = |app: Option<&ApiDeployment>| {
+            let seen = |app: &ApiDeployment| app.status.as_ref()?.observed_generation;
+            app.and_then(seen).is_some()
+        };
+        let app = world.until(world::NAME, SOON, any, "has a status of the operator").await?;
         for type_ in ["Ready", "Reconciling", "Stalled"] {
             let condition = world::condition(app.as_ref(), type_);
             ensure!(

@@ -5,6 +5,7 @@ mod audit;
 mod cache;
 mod chart;
 mod conditions;
+mod delivery;
 mod faults;
 mod fleet;
 mod kubectl;

@@ -8,7 +8,7 @@ use plimsoll_crds::ApiDeployment;
 use plimsoll_tests::{paths, sample};
 use serde_json::{Value, json};
 
-use crate::world::{self, SOON, World, is_ready};
+use crate::world::{self, NAME, SOON, World, is_ready};
 
 const HASH: &str = "plimsoll.dev/config-hash";
 
@@ -45,7 +45,13 @@ fn a_full_spec_runs_under_the_restricted_profile_and_a_changed_config_map_rolls_
             "workload": {
                 "serviceAccountName": "shop", "automountServiceAccountToken": true,
                 "nodeSelector": { "kubernetes.io/os": "linux" },
-                "tolerations": [{ "key": "dedicated", "operator": "Exists" }],
+                "tolerations": [
+                    { "key": "dedicated", "operator": "Exists" },
+                    { "key": "example.com/slow", "value": "true", "effect": "NoExecute", "tolerationSeconds": 60 },
+                ],
+                "topologySpreadConstraints": [
+                    { "maxSkew": 2, "minDomains": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule", "nodeTaintsPolicy": "Honor" },
+                ],
                 "affinity": { "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [
                     { "weight": 1, "podAffinityTerm": { "topologyKey": "kubernetes.io/hostname", "labelSelector": { "matchLabels": { "team": "shop" } } } },
                 ] } },
@@ -105,14 +111,56 @@ fn a_full_spec_runs_under_the_restricted_profile_and_a_changed_config_map_rolls_
     });
 }
 
+/// An example as its file has it.
+fn example(name: &str) -> Result<Value> {
+    let path = paths::project().join("crds/examples").join(name);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    serde_yaml::from_str(&text).with_context(|| format!("read {} as YAML", path.display()))
+}
+
 #[test]
-fn the_examples_are_accepted() {
+fn the_examples_run() {
     world::run("examples", async |world| {
-        let directory = paths::project().join("crds/examples");
-        for entry in std::fs::read_dir(&directory).context("list the examples")? {
-            let path = entry?.path();
-            let path = path.to_str().context("a path that is text")?;
-            world.kubectl(&["apply", "--dry-run=server", "--filename", path]).await?;
+        let files = std::fs::read_dir(paths::project().join("crds/examples")).context("list the examples")?;
+        let names = files.map(|file| Ok(file?.file_name().to_string_lossy().into_owned()));
+        let mut names = names.collect::<Result<Vec<_>>>()?;
+        names.sort_unstable();
+        ensure!(names == ["minimal.yaml", "own-image.yaml", "scaled.yaml"], "one is not run here: {names:?}");
+
+        let in_namespace = |mut object: Value| {
+            object["metadata"]["namespace"] = world.namespace.clone().into();
+            object
+        };
+        sample::apply_all(&world.client, &[in_namespace(example("minimal.yaml")?)]).await?;
+        world.until(NAME, SOON, sample::ready, "is Ready with the first example").await?;
+
+        // What the examples tell to make first.
+        let url = world.kubectl(&["get", "secret", "postgres", "-o", "jsonpath={.data.url}"]).await?;
+        let object = |kind: &str, name: &str| {
+            in_namespace(json!({ "apiVersion": "v1", "kind": kind, "metadata": { "name": name } }))
+        };
+        let mut database = object("Secret", "posts-database");
+        database["data"] = json!({ "url": url });
+        let mut settings = object("ConfigMap", "shop-settings");
+        settings["data"] = json!({ "LOG_LEVEL": "info", "shop.yaml": "currency: EUR" });
+        let mut keys = object("Secret", "shop-keys");
+        keys["stringData"] = json!({ "PAYMENT_KEY": "none" });
+        sample::apply_all(&world.client, &[database, settings, keys]).await?;
+
+        sample::apply_all(&world.client, &[in_namespace(example("scaled.yaml")?)]).await?;
+        let grown = |app: Option<&ApiDeployment>| {
+            let ready = app.and_then(|app| app.status.as_ref()?.ready_replicas);
+            sample::ready(app) && ready.is_some_and(|ready| ready >= 2)
+        };
+        world.until(NAME, SOON, grown, "is Ready with two replicas of the second example").await?;
+
+        // Nobody can pull its image: everything is made, and no replica of it.
+        let mut own = in_namespace(example("own-image.yaml")?);
+        own["spec"]["replicas"]["pinned"] = 0.into();
+        sample::apply_all(&world.client, &[own]).await?;
+        world.until("shop", SOON, sample::ready, "is Ready, hibernated").await?;
+        for child in ["deployment/shop", "service/shop", "networkpolicy/shop", "poddisruptionbudget/shop"] {
+            world.kubectl(&["get", child]).await?;
         }
         Ok(())
     });
@@ -251,8 +299,21 @@ fn an_author_without_pods_reaches_no_further_than_before() {
     });
 }
 
+fn tolerations(toleration: &Value) -> Value {
+    json!({ "workload": { "tolerations": [toleration] } })
+}
+
+/// A constraint that is right but for `changes`.
+fn spread(changes: &Value) -> Value {
+    let mut constraint = json!({
+        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+    });
+    world::merge(&mut constraint, changes.clone());
+    json!({ "workload": { "topologySpreadConstraints": [constraint] } })
+}
+
 #[test]
-fn what_reaches_beyond_the_namespace_cannot_be_written() {
+fn what_cannot_work_or_reaches_beyond_the_namespace_is_refused() {
     world::run("reach", async |world| {
         for (volume, message) in [
             (json!({ "name": "host", "hostPath": { "path": "/" } }), "unknown field"),
@@ -291,6 +352,24 @@ fn what_reaches_beyond_the_namespace_cannot_be_written() {
                 json!({ "workload": { "volumeMounts": [{ "name": "v", "mountPath": "/x" }] } }),
                 "write under volumes",
             ),
+            (json!({ "workload": { "serviceAccountName": "No_name" } }), "write serviceAccountName"),
+            (json!({ "workload": { "priorityClassName": "High!" } }), "write priorityClassName"),
+            (tolerations(&json!({ "key": "a", "operator": "Is" })), "write each toleration's operator"),
+            (tolerations(&json!({ "key": "a", "effect": "NoScheduling" })), "write each toleration's effect"),
+            (tolerations(&json!({ "value": "a" })), "write each toleration's key"),
+            (
+                tolerations(&json!({ "key": "a", "operator": "Exists", "value": "a" })),
+                "with Exists leave value out",
+            ),
+            (
+                tolerations(&json!({ "key": "a", "effect": "NoSchedule", "tolerationSeconds": 5 })),
+                "only with effect: NoExecute",
+            ),
+            (spread(&json!({ "maxSkew": 0 })), "its maxSkew and minDomains from 1 on"),
+            (spread(&json!({ "topologyKey": "" })), "write each constraint's topologyKey"),
+            (spread(&json!({ "whenUnsatisfiable": "Never" })), "write each constraint's whenUnsatisfiable"),
+            (spread(&json!({ "minDomains": 2 })), "with which alone minDomains goes"),
+            (spread(&json!({ "nodeTaintsPolicy": "Obey" })), "nodeTaintsPolicy as Honor or Ignore"),
             (json!({ "disruptionBudget": { "maxUnavailable": 0 } }), "spec.disruptionBudget.maxUnavailable"),
             (
                 json!({ "disruptionBudget": { "maxUnavailable": "0%" } }),
