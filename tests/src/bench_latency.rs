@@ -21,6 +21,8 @@ use plimsoll_load::record::Line;
 use serde::Serialize;
 use tokio::process::{Child, Command};
 
+use crate::bench::markdown::NONE;
+use crate::bench::stats::Spread;
 use crate::progress::{note, step};
 use crate::{command, host, paths};
 use limited::Limited;
@@ -271,7 +273,7 @@ async fn end(server: &mut Child) -> Result<()> {
 
 fn print(rows: &[Row]) {
     println!(
-        "Latencies in ms, median (least–most) over rounds; of requests answered with success. The server's are read from\n\
+        "Latencies in ms, median (lowest–highest) over rounds; of requests answered with success. The server's are read from\n\
          its histogram; the handler's are what a stopwatch in the handler would have said.\n\n\
          | load | % of capacity | offered/s | client p50 | client p95 | server p95 | off | client p99 | server p99 | off | handler p95 | handler p99 | throttled | shed | goodput/s | CPU µs |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
@@ -284,25 +286,29 @@ fn print(rows: &[Row]) {
         seen.push((row.workload, row.share));
         let same: Vec<&Row> =
             rows.iter().filter(|other| (other.workload, other.share) == (row.workload, row.share)).collect();
-        let column = |value: fn(&Row) -> f64| Spread::of(same.iter().map(|row| value(row)));
+        let column = |value: fn(&Row) -> f64, show: &dyn Fn(Spread) -> String| {
+            Spread::of(same.iter().map(|row| value(row))).map_or(NONE.to_owned(), show)
+        };
+        let (ms, whole) = (&|spread: Spread| spread.show(1), &|spread: Spread| spread.show(0));
+        let middle = &|spread: Spread| format!("{:.0}", spread.median);
         println!(
-            "| {:?} | {:.0} | {:.0} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.0} |",
+            "| {:?} | {:.0} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} % | {} % | {} | {} |",
             row.workload,
             row.share * 100.0,
-            column(|row| row.offered_per_second).median,
-            column(|row| row.client_p50_ms).text(1),
-            column(|row| row.client_p95_ms).text(1),
-            column(|row| row.server_p95_ms).text(1),
-            column(|row| off(row.server_p95_ms, row.client_p95_ms)).signed(),
-            column(|row| row.client_p99_ms).text(1),
-            column(|row| row.server_p99_ms).text(1),
-            column(|row| off(row.server_p99_ms, row.client_p99_ms)).signed(),
-            column(|row| row.handler_p95_ms).text(1),
-            column(|row| row.handler_p99_ms).text(1),
-            column(|row| row.throttled_share * 100.0).text(0) + " %",
-            column(|row| row.shed_share * 100.0).text(0) + " %",
-            column(|row| row.goodput_per_second).text(0),
-            column(|row| row.cpu_micros_per_request).median,
+            column(|row| row.offered_per_second, middle),
+            column(|row| row.client_p50_ms, ms),
+            column(|row| row.client_p95_ms, ms),
+            column(|row| row.server_p95_ms, ms),
+            column(|row| off(row.server_p95_ms, row.client_p95_ms), &signed),
+            column(|row| row.client_p99_ms, ms),
+            column(|row| row.server_p99_ms, ms),
+            column(|row| off(row.server_p99_ms, row.client_p99_ms), &signed),
+            column(|row| row.handler_p95_ms, ms),
+            column(|row| row.handler_p99_ms, ms),
+            column(|row| row.throttled_share * 100.0, whole),
+            column(|row| row.shed_share * 100.0, whole),
+            column(|row| row.goodput_per_second, whole),
+            column(|row| row.cpu_micros_per_request, middle),
         );
     }
 }
@@ -312,45 +318,8 @@ fn off(server: f64, client: f64) -> f64 {
     (server / client - 1.0) * 100.0
 }
 
-struct Spread {
-    least: f64,
-    median: f64,
-    most: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            at(middle)
-        } else {
-            f64::midpoint(at(middle.saturating_sub(1)), at(middle))
-        };
-        Self { least: at(0), median, most: at(values.len().saturating_sub(1)) }
-    }
-
-    fn text(&self, digits: usize) -> String {
-        let Self { least, median, most } = self;
-        format!("{median:.digits$} ({least:.digits$}–{most:.digits$})")
-    }
-
-    fn signed(&self) -> String {
-        let Self { least, median, most } = self;
-        format!("{median:+.0} % ({least:+.0} to {most:+.0})")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_of_an_even_number_is_between_the_two_in_the_middle() {
-        let spread = Spread::of([4.0, 1.0, 3.0, 2.0].into_iter());
-        assert_eq!(spread.text(1), "2.5 (1.0–4.0)");
-        assert_eq!(Spread::of([7.0].into_iter()).text(0), "7 (7–7)");
-    }
+/// The median, with its sign and the range.
+fn signed(spread: Spread) -> String {
+    let Spread { median, min, max } = spread;
+    format!("{median:+.0} % ({min:+.0} to {max:+.0})")
 }

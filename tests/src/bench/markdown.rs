@@ -14,7 +14,7 @@ use super::stats::{Spread, ratio};
 const BEGIN: &str = "<!-- results: written by `cargo xtask bench api --publish` -->";
 const END: &str = "<!-- end of results -->";
 /// What a table has where nothing was measured.
-pub(super) const NONE: &str = "–";
+pub(crate) const NONE: &str = "–";
 
 /// The tables.
 pub fn render(results: &Results) -> String {
@@ -112,7 +112,7 @@ fn table(
     for server in results.servers() {
         let cells = Case::ALL.into_iter().map(|case| {
             let Some(spread) = value(results, server, case) else { return NONE.to_owned() };
-            let mut cell = show(spread, decimals);
+            let mut cell = spread.show(decimals);
             let base = value(results, Server::Plimsoll, case).filter(|_| server != Server::Plimsoll);
             if let Some(ratio) = base.and_then(|base| ratio(spread.median, base.median)) {
                 let _ = write!(cell, ", {ratio:.2}×");
@@ -141,7 +141,7 @@ fn latencies(out: &mut String, results: &Results) {
         for server in results.servers() {
             let spread = |value: fn(&super::measure::Open) -> f64| results.open(server, case, rate, value);
             let Some(asked) = spread(|open| open.rate) else { continue };
-            let cell = |spread: Option<Spread>| spread.map_or(NONE.to_owned(), |spread| show(spread, 2));
+            let cell = |spread: Option<Spread>| spread.map_or(NONE.to_owned(), |spread| spread.show(2));
             let invalid = if results.valid(server, case, rate) { "" } else { ", **invalid**: not kept up" };
             let _ = writeln!(
                 out,
@@ -153,7 +153,7 @@ fn latencies(out: &mut String, results: &Results) {
                 cell(spread(|open| open.p95_ms)),
                 cell(spread(|open| open.p99_ms)),
                 cell(spread(|open| open.p999_ms)),
-                spread(|open| open.failed as f64).map_or(NONE.to_owned(), |failed| show(failed, 0)),
+                spread(|open| open.failed as f64).map_or(NONE.to_owned(), |failed| failed.show(0)),
                 cell(spread(|open| open.late_p99_ms)),
             );
         }
@@ -174,7 +174,7 @@ fn memory_and_baseline(out: &mut String, results: &Results) {
             let times = base
                 .filter(|_| server != Server::Plimsoll)
                 .and_then(|base| ratio(spread.median, base.median));
-            show(spread, decimals) + &times.map(|times| format!(", {times:.2}×")).unwrap_or_default()
+            spread.show(decimals) + &times.map(|times| format!(", {times:.2}×")).unwrap_or_default()
         };
         let rate = |server| results.baseline(server, |closed| closed.requests_per_second);
         let cpu = |server| results.baseline(server, |closed| closed.cpu_us);
@@ -209,15 +209,6 @@ fn not_offered(out: &mut String, results: &Results) {
         }
     }
     out.push('\n');
-}
-
-/// The median, with the range where there is one.
-pub(super) fn show(spread: Spread, decimals: usize) -> String {
-    let Spread { median, min, max } = spread;
-    if min >= max {
-        return format!("{median:.decimals$}");
-    }
-    format!("{median:.decimals$} ({min:.decimals$}–{max:.decimals$})")
 }
 
 #[cfg(test)]

@@ -25,6 +25,21 @@ impl Spread {
         let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
         Some(Self { median: f64::midpoint(low, high), min, max })
     }
+
+    /// All three times `factor`, such as 100 for percent.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        Self { median: self.median * factor, min: self.min * factor, max: self.max * factor }
+    }
+
+    /// The median, with the range where there is one.
+    pub fn show(self, decimals: usize) -> String {
+        let Self { median, min, max } = self;
+        if min >= max {
+            return format!("{median:.decimals$}");
+        }
+        format!("{median:.decimals$} ({min:.decimals$}–{max:.decimals$})")
+    }
 }
 
 /// How many times `base` `value` is; `None` where `base` is not above 0.
@@ -41,6 +56,14 @@ mod tests {
         assert_eq!(Spread::of([3.0, 1.0, 9.0]), Some(Spread { median: 3.0, min: 1.0, max: 9.0 }));
         assert_eq!(Spread::of([4.0, 1.0, 2.0, 9.0]), Some(Spread { median: 3.0, min: 1.0, max: 9.0 }));
         assert_eq!(Spread::of([7.0]), Some(Spread { median: 7.0, min: 7.0, max: 7.0 }));
+    }
+
+    #[test]
+    fn a_range_is_shown_where_there_is_one() {
+        let show =
+            |values: &[f64]| Spread::of(values.iter().copied()).map(|spread| spread.times(100.0).show(1));
+        assert_eq!(show(&[0.04, 0.01, 0.03, 0.02]).as_deref(), Some("2.5 (1.0–4.0)"));
+        assert_eq!(show(&[0.07, 0.07]).as_deref(), Some("7.0"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use plimsoll_decision::{Measured, State};
 
 use super::goals::goals;
 use super::results::{Results, allocated_bytes, allocations, cold, warm};
-use crate::bench::markdown::{NONE, goals_table, publish_between, show};
+use crate::bench::markdown::{NONE, goals_table, publish_between};
 
 const BEGIN: &str = "<!-- results: written by `cargo xtask bench decision --publish` -->";
 
@@ -20,7 +20,7 @@ pub fn render(results: &Results) -> String {
     goals_table(&mut out, &goals(results));
     let _ = writeln!(out, "\n### Microseconds of a decision\n");
     table(&mut out, results, |measured| {
-        Some(format!("{}; {:.0}", show(cold(measured)?, 0), warm(measured)?.median))
+        Some(format!("{}; {:.0}", cold(measured)?.show(0), warm(measured)?.median))
     });
     let _ = writeln!(out, "\n### Allocations of a decision, and KiB\n");
     table(&mut out, results, |measured| {
