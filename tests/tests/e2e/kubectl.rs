@@ -22,7 +22,7 @@ fn get_reads_well() {
             "{header:?}"
         );
         let row = lines.next().context("a row")?;
-        for part in [world::NAME, "p95<250ms p99<500ms", " 2 ", " 14 "] {
+        for part in [NAME, "p95<250ms p99<500ms", " 2 ", " 14 "] {
             ensure!(row.contains(part), "{part:?} is not in {row:?}");
         }
         let explained = world.kubectl(&["explain", "apid.spec.latency.p99"]).await?;

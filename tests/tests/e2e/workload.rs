@@ -78,7 +78,7 @@ fn a_full_spec_runs_under_the_restricted_profile_and_a_changed_config_map_rolls_
 
         let first = config_map(&world.namespace, &json!({ "LOG_LEVEL": "info" }));
         sample::apply_all(&world.client, &[first]).await?;
-        world.until(world::NAME, SOON, sample::ready, "is Ready").await?;
+        world.until(NAME, SOON, sample::ready, "is Ready").await?;
         world.until_ready_replicas(2, SOON).await?;
         let before = hashes(world).await?;
         ensure!(before.len() == 2 && before[0].is_some() && before[0] == before[1], "{before:?}");
