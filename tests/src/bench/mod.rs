@@ -7,6 +7,7 @@
 pub mod case;
 pub mod cluster;
 pub mod content;
+pub mod data;
 pub mod decision;
 pub mod draw;
 pub mod goals;

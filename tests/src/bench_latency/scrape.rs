@@ -57,6 +57,17 @@ impl Scrape {
         self.samples().filter(|(series, _)| ours(series)).map(|(_, value)| value).sum()
     }
 
+    /// The finite upper edges of a histogram over all of its series, rising.
+    pub fn edges(&self, name: &str) -> Vec<f64> {
+        let prefix = format!("{name}_bucket{{");
+        let ours = self.samples().filter(|(series, _)| series.starts_with(&prefix));
+        let mut edges: Vec<f64> =
+            ours.filter_map(|(series, _)| edge(series)).filter(|edge| edge.is_finite()).collect();
+        edges.sort_by(f64::total_cmp);
+        edges.dedup();
+        edges
+    }
+
     /// The `q`-quantile in seconds of what the series that begin with `prefix` gained since `before`. Series with a status
     /// other than a success are left out. Linear within a bucket; the highest finite edge for what lies beyond.
     pub fn quantile(&self, before: &Self, prefix: &str, q: f64) -> f64 {
@@ -66,8 +77,7 @@ impl Scrape {
                 if series.contains("status=\"") && !series.contains("status=\"2") {
                     continue;
                 }
-                let edge = series.rsplit_once("le=\"").and_then(|(_, edge)| edge.strip_suffix("\"}"));
-                let Some(edge) = edge.and_then(|edge| edge.parse::<f64>().ok()) else { continue };
+                let Some(edge) = edge(series) else { continue };
                 match buckets.iter_mut().find(|(other, _)| other.total_cmp(&edge).is_eq()) {
                     Some((_, count)) => *count += sign * value,
                     None => buckets.push((edge, sign * value)),
@@ -91,6 +101,11 @@ impl Scrape {
     }
 }
 
+/// The upper edge of a bucket's series.
+fn edge(series: &str) -> Option<f64> {
+    series.rsplit_once("le=\"")?.1.strip_suffix("\"}")?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,5 +123,6 @@ mod tests {
         assert!((p75 - 0.15).abs() < 1e-9, "{p75}");
         assert!((after.sum("c") - 5.0).abs() < 1e-9);
         assert!(after.quantile(&after, "d_bucket{", 0.5).is_nan());
+        assert_eq!((after.edges("d"), after.edges("c")), (vec![0.1, 0.2], Vec::new()));
     }
 }

@@ -1,5 +1,5 @@
 //! Measures the service on the cluster, before it is simulated: what requests cost a pod, how it answers under a few loads,
-//! and how long pods take to start.
+//! how finely its histogram tells that, and how long pods take to start.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +26,8 @@ const SETTLING_SECONDS: u32 = 2;
 /// Pods that are started at once, for their start-up times.
 const STARTS: u32 = 6;
 const START_LIMIT: Duration = Duration::from_mins(2);
+/// The bundled API's histogram of request durations.
+const HISTOGRAM: &str = "http_request_duration_seconds";
 
 /// One pod under one load.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +69,8 @@ pub struct Calibration {
     pub idle_cores: f64,
     /// From a pod's creation until it was Ready, in seconds.
     pub start_ups: Vec<f64>,
+    /// Upper edges of the histogram by which the operator scales, in seconds, rising; without the last one, which has no end.
+    pub edges: Vec<f64>,
 }
 
 /// Measures the plain Deployment's pods, with `seconds` of each load; the Deployment is left with several.
@@ -107,8 +111,10 @@ pub async fn measure(stage: &Stage, template: &Value, seconds: u32) -> Result<Ca
     }
     let (idle_cores, cost_seconds) = cost(&points).context("the pod was under less than two loads")?;
     ensure!(cost_seconds > 0.0, "requests seem to cost no CPU");
+    let edges = scrape::read(pod).await?.edges(HISTOGRAM);
+    ensure!(!edges.is_empty(), "the pod has no histogram {HISTOGRAM}");
     let start_ups = start_ups(stage).await?;
-    Ok(Calibration { points, cost_seconds, idle_cores: idle_cores.max(0.0), start_ups })
+    Ok(Calibration { points, cost_seconds, idle_cores: idle_cores.max(0.0), start_ups, edges })
 }
 
 /// Cores of a pod without requests, and CPU seconds of a served one.

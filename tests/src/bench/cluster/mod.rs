@@ -32,12 +32,17 @@ use self::results::Results;
 use self::stage::Stage;
 use self::step::Spans;
 use self::validate::Load;
+use super::data;
 use super::machine::{self, Machine};
-use crate::progress::note;
+use crate::progress::{note, step};
 use crate::{paths, tools};
 
 /// The trace that is replayed where no other is named: a ramp, a plateau, a step and a fall, in eight minutes.
 const TRACE: (&str, &str) = ("ramp-step-fall", include_str!("../../../bench/cluster/trace.csv"));
+/// What the published table of the trace is of.
+const MEASURED: &str = "docs/data/cluster-trace.json.gz";
+/// Among the versions: what simulated a run that another version has measured.
+const SIMULATED_BY: &str = "simulated by plimsoll";
 /// More than this is not for a machine that holds cluster, pods and generator.
 const PEAK_MAX: f64 = 400.0;
 const SECONDS_MAX: usize = 3600;
@@ -51,6 +56,10 @@ pub struct Options {
     /// A CSV of `second,requests_per_second` to replay, of at most an hour and 400 requests a second. Absent: one of eight minutes.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Only the simulation, of what an earlier run has measured on the cluster: its `--json`, or docs/data/cluster-trace.json.gz.
+    /// Needs no cluster.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "trace", "quick"])]
+    again: Option<PathBuf>,
     /// Where all that was seen goes; the pictures go beside it.
     #[arg(long, value_name = "FILE", default_value = "out/bench/cluster.json")]
     json: PathBuf,
@@ -77,15 +86,10 @@ pub enum Part {
 /// When this is not root on Linux, the trace cannot be read, the cluster or the operator does not come up, or a part cannot
 /// be measured. Missed goals are no error.
 pub async fn run(options: Options) -> Result<()> {
-    let load = read_trace(&options)?;
-    let machine = Machine::read()?;
-    let versions = versions().await?;
-    let stage = Stage::set().await?;
-    let measured = measure(&stage, &options, load, machine, versions).await;
-    // Whatever happened, nothing is left running.
-    let struck = stage.strike().await;
-    let results = measured?;
-    struck?;
+    let results = match &options.again {
+        Some(file) => again(file).await?,
+        None => on_the_cluster(&options).await?,
+    };
     let rendered = markdown::render(&results);
     println!("{rendered}");
     let mut json = serde_json::to_vec_pretty(&results).context("write the results as JSON")?;
@@ -93,6 +97,10 @@ pub async fn run(options: Options) -> Result<()> {
     write(&options.json, &json)?;
     let pictures = if options.publish {
         markdown::publish(&paths::project().join("docs/benchmarks.md"), &results)?;
+        if results.validation.is_some() {
+            let trace = Results { step: None, ..results.clone() };
+            data::pack(&serde_json::to_vec(&trace)?, &paths::project().join(MEASURED))?;
+        }
         paths::project().join("docs/pictures")
     } else {
         options.json.parent().map_or_else(PathBuf::new, Path::to_path_buf)
@@ -111,6 +119,30 @@ pub async fn run(options: Options) -> Result<()> {
         pictures.display()
     ));
     Ok(())
+}
+
+/// What `file` has of the cluster, with the simulation as it is now.
+async fn again(file: &Path) -> Result<Results> {
+    let mut results: Results = data::read(file)?;
+    results.step = None;
+    let validation = results.validation.take().with_context(|| format!("{} has no trace", file.display()))?;
+    let anew = tokio::task::spawn_blocking(move || validation.simulated_anew());
+    results.validation = Some(step("Simulate what was measured", async { Ok(anew.await?) }).await?);
+    results.versions.insert(SIMULATED_BY.to_owned(), machine::plimsoll().await);
+    Ok(results)
+}
+
+async fn on_the_cluster(options: &Options) -> Result<Results> {
+    let load = read_trace(options)?;
+    let machine = Machine::read()?;
+    let versions = versions().await?;
+    let stage = Stage::set().await?;
+    let measured = measure(&stage, options, load, machine, versions).await;
+    // Whatever happened, nothing is left running.
+    let struck = stage.strike().await;
+    let results = measured?;
+    struck?;
+    Ok(results)
 }
 
 async fn measure(
@@ -175,7 +207,7 @@ mod tests {
     use super::*;
 
     fn options(trace: Option<PathBuf>, quick: bool) -> Options {
-        Options { only: None, trace, json: PathBuf::from("unused.json"), quick, publish: false }
+        Options { only: None, trace, again: None, json: PathBuf::from("unused.json"), quick, publish: false }
     }
 
     #[test]
@@ -186,6 +218,16 @@ mod tests {
         // At 3 ms a request, which is more than was measured.
         assert!(peak * 0.003 < 0.6, "{peak}");
         assert_eq!(read_trace(&options(None, true)).unwrap().rates.len(), 120);
+    }
+
+    #[test]
+    fn the_published_table_is_of_the_published_run() {
+        let results: Results = data::read(&paths::project().join(MEASURED)).unwrap();
+        let page = std::fs::read_to_string(paths::project().join("docs/benchmarks.md")).unwrap();
+        assert!(
+            page.contains(&markdown::render(&results)),
+            "run `cargo xtask bench cluster --again {MEASURED} --publish`"
+        );
     }
 
     #[test]

@@ -26,7 +26,7 @@ const FIT_SECONDS: usize = 600;
 const SCRAPE_DELAY: Duration = Duration::from_millis(100);
 
 /// What was fitted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fit {
     /// Standard deviation of a request's CPU time over its mean.
@@ -92,7 +92,7 @@ fn start_up(seconds: &[f64]) -> Distribution {
     }
 }
 
-fn scenario(name: &str, service: Service, rates: &[f64]) -> Scenario {
+fn scenario(name: &str, calibration: &Calibration, cv: f64, rates: &[f64]) -> Scenario {
     let target = Target { quantile: 0.99, latency: Duration::from_millis(TARGET_MS) };
     let trace = Trace::from_rates(rates.iter().copied());
     Scenario {
@@ -100,7 +100,8 @@ fn scenario(name: &str, service: Service, rates: &[f64]) -> Scenario {
         client_timeout: Some(TIMEOUT),
         drops_abandoned: true,
         scraping: Scraping { delay: SCRAPE_DELAY, ..Scraping::default() },
-        ..Scenario::new(name, trace, service, target)
+        edges: calibration.edges.clone(),
+        ..Scenario::new(name, trace, service(calibration, cv), target)
     }
 }
 
@@ -112,7 +113,7 @@ pub fn fit(calibration: &Calibration) -> Fit {
             let one = Scenario {
                 replicas_initial: 1,
                 replicas_max: 1,
-                ..scenario("one pod", service(calibration, cv), &rates)
+                ..scenario("one pod", calibration, cv, &rates)
             };
             run(&one, &mut Fixed { replicas: 1 }).score().over_share
         };
@@ -130,14 +131,13 @@ pub fn fit(calibration: &Calibration) -> Fit {
 
 /// Runs a load of one rate for each second under the engine, with each seed.
 pub fn replay(calibration: &Calibration, fit: &Fit, rates: &[f64], seeds: &[u64]) -> Vec<Run> {
-    let service = service(calibration, fit.cv);
     parallel(seeds, |&seed| {
         let scenario = Scenario {
             seed,
             replicas_initial: BOUNDS.0,
             replicas_min: BOUNDS.0,
             replicas_max: BOUNDS.1,
-            ..scenario("the trace", service.clone(), rates)
+            ..scenario("the trace", calibration, fit.cv, rates)
         };
         told(&run(&scenario, &mut Plimsoll::new(&scenario)))
     })
@@ -174,6 +174,7 @@ pub mod testing {
             cost_seconds: 0.0023,
             idle_cores: 0.002,
             start_ups: vec![1.0, 1.5, 2.0],
+            edges: vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 10.0],
         }
     }
 }
@@ -198,7 +199,7 @@ mod tests {
             let one = Scenario {
                 replicas_initial: 1,
                 replicas_max: 1,
-                ..scenario("one pod", service(&truth, 0.7), &[rate; 1200])
+                ..scenario("one pod", &truth, 0.7, &[rate; 1200])
             };
             (rate, run(&one, &mut Fixed { replicas: 1 }).score().over_share)
         };

@@ -72,6 +72,14 @@ pub struct Beside {
 }
 
 impl Validation {
+    /// The same on the cluster, and its part in the simulation anew.
+    #[must_use]
+    pub fn simulated_anew(self) -> Self {
+        let fit = simulated::fit(&self.calibration);
+        let simulated = simulated::replay(&self.calibration, &fit, &self.rates, &SEEDS);
+        Self { fit, simulated, ..self }
+    }
+
     /// How both came out; absent when a side says nothing.
     pub fn beside(&self) -> Option<Beside> {
         let end = self.rates.len() as f64;
@@ -132,14 +140,10 @@ pub async fn measure(stage: &Stage, load: Load, quick: bool) -> Result<Validatio
     for seed in 1..=runs as u64 {
         cluster.push(replay(stage, &load, seed).await?);
     }
-    let (fitted, rates) = (calibration.clone(), load.rates.clone());
-    let (fit, simulated) = tokio::task::spawn_blocking(move || {
-        let fit = simulated::fit(&fitted);
-        let simulated = simulated::replay(&fitted, &fit, &rates, &SEEDS);
-        (fit, simulated)
-    })
-    .await?;
-    Ok(Validation { trace: load.name, rates: load.rates, calibration, fit, cluster, simulated })
+    let Load { name: trace, rates } = load;
+    let measured =
+        Validation { trace, rates, calibration, fit: Fit::default(), cluster, simulated: Vec::new() };
+    Ok(tokio::task::spawn_blocking(move || measured.simulated_anew()).await?)
 }
 
 /// Replays the trace on the cluster, with `seed` for the requests' moments and with nothing learned yet, as the simulation begins.

@@ -7,19 +7,17 @@ pub mod goals;
 pub mod markdown;
 pub mod pictures;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use plimsoll_scaling::measure::Effort;
 use plimsoll_scaling::results::Results;
 use tokio::process::Command;
 
+use crate::bench::data;
 use crate::progress::{note, step};
 use crate::{command, paths};
 
@@ -67,7 +65,7 @@ pub async fn run(options: Options) -> Result<()> {
     println!("{rendered}");
     let pictures = if options.publish {
         markdown::publish(&paths::project().join("docs/benchmarks.md"), &rendered)?;
-        pack(&json, &paths::project().join(SCORES))?;
+        data::pack(&json, &paths::project().join(SCORES))?;
         paths::project().join("docs/pictures")
     } else {
         options.json.parent().map_or_else(PathBuf::new, Path::to_path_buf)
@@ -90,13 +88,6 @@ async fn compile() -> Result<PathBuf> {
     Ok(paths::target().join("release").join(PROGRAM))
 }
 
-fn pack(json: &[u8], path: &Path) -> Result<()> {
-    let mut packed = GzEncoder::new(Vec::new(), Compression::best());
-    packed.write_all(json).context("pack the scores")?;
-    let packed = packed.finish().context("pack the scores")?;
-    std::fs::write(path, packed).with_context(|| format!("write {}", path.display()))
-}
-
 fn draw(results: &Results, folder: &Path) -> Result<()> {
     let write = |name: &str, svg: String| {
         let path = folder.join(name).with_extension("svg");
@@ -115,8 +106,7 @@ mod tests {
 
     #[test]
     fn the_published_tables_are_of_the_published_scores() {
-        let packed = std::fs::File::open(paths::project().join(SCORES)).unwrap();
-        let results: Results = serde_json::from_reader(flate2::read::GzDecoder::new(packed)).unwrap();
+        let results: Results = data::read(&paths::project().join(SCORES)).unwrap();
         let page = std::fs::read_to_string(paths::project().join("docs/benchmarks.md")).unwrap();
         assert!(page.contains(&markdown::render(&results)), "run `cargo xtask bench scaling --publish`");
     }
