@@ -328,6 +328,36 @@ fn scalable(min: i32, max: i32) -> Value {
 }
 
 #[tokio::test]
+async fn what_was_just_applied_is_not_told_as_rolled_out() {
+    let reconciling = |world: &World| {
+        let status: Value = serde_json::from_str(&world.status()).unwrap();
+        let conditions = status["conditions"].as_array().unwrap().clone();
+        let found = conditions.into_iter().find(|condition| condition["type"] == "Reconciling").unwrap();
+        (found["status"].clone(), found["observedGeneration"].clone())
+    };
+    let mut app = scalable(3, 9);
+    let world = World::new();
+    world.put(APP, app.clone());
+    world.reconcile(&app).await.0.unwrap();
+    let rolled_out = |server: &mut Server| {
+        let deployment = server.objects.get_mut(DEPLOYMENT).unwrap();
+        let generation = deployment["metadata"]["generation"].clone();
+        deployment["status"] = json!({ "observedGeneration": generation, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3 });
+    };
+    rolled_out(&mut world.server.lock().unwrap());
+    world.reconcile(&app).await.0.unwrap();
+    assert_eq!(reconciling(&world), (json!("False"), json!(1)));
+
+    app["spec"]["image"] = json!("other");
+    app["metadata"]["generation"] = json!(2);
+    world.reconcile(&app).await.0.unwrap();
+    assert_eq!(reconciling(&world), (json!("True"), json!(2)), "its controller has not seen it yet");
+    rolled_out(&mut world.server.lock().unwrap());
+    world.reconcile(&app).await.0.unwrap();
+    assert_eq!(reconciling(&world), (json!("False"), json!(2)));
+}
+
+#[tokio::test]
 async fn a_refused_service_keeps_nothing_else_back_and_is_told() {
     let world = World::new();
     world.fault("PATCH /api/v1/namespaces/shop/services/posts ", 403);

@@ -228,7 +228,8 @@ pub fn wanted_replicas(deployment: &Deployment) -> i32 {
     deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
 }
 
-fn rollout_of(deployment: &Deployment) -> Rollout {
+/// How a Deployment comes along, by what its controller has told of it.
+pub fn rollout_of(deployment: &Deployment) -> Rollout {
     let Some(status) = &deployment.status else { return Rollout::Unseen };
     if status.observed_generation < deployment.metadata.generation {
         return Rollout::Unseen;

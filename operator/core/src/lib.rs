@@ -32,7 +32,7 @@ mod steps;
 
 pub use attach::{in_force, selector_text, with_resources_of};
 pub use conflict::sets_replicas;
-pub use decide::{decide, wanted_replicas};
+pub use decide::{decide, rollout_of, wanted_replicas};
 pub use input::Input;
 pub use plan::Plan;
 pub use steps::{applied_by_us, replicas_hash, version_of};

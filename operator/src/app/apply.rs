@@ -22,8 +22,10 @@ use kube::core::error_boundary::InvalidObject;
 use plimsoll_core::build::name_of;
 use plimsoll_core::input::Input;
 use plimsoll_core::memory::{Applied, Failure, Memory};
-use plimsoll_core::plan::{Change, ChildKind, Plan, Step};
-use plimsoll_core::{MANAGER, REPLICAS_MANAGER, replicas_hash, status, version_of, wanted_replicas};
+use plimsoll_core::plan::{Change, ChildKind, Plan, Rollout, Step};
+use plimsoll_core::{
+    MANAGER, REPLICAS_MANAGER, replicas_hash, rollout_of, status, version_of, wanted_replicas,
+};
 use plimsoll_crds::{ApiDeployment, ApiDeploymentStatus};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,7 +62,15 @@ pub async fn carry_out(ctx: &Context, app: &ApiDeployment, input: &Input, plan: 
             carried.left_out.insert(kind);
             continue;
         }
-        let Err(error) = carry_out_step(ctx, app, input, step, &mut plan.memory).await else { continue };
+        let error = match carry_out_step(ctx, app, input, step, &mut plan.memory).await {
+            Ok(None) => continue,
+            Ok(Some(rollout)) => {
+                // What was observed before is no longer so: pods of a new template are still to come.
+                plan.findings.rollout = rollout;
+                continue;
+            }
+            Err(error) => error,
+        };
         carried.left_out.insert(kind);
         if matches!(error, Error::Fenced) {
             // Whatever failed before, this process may no longer tell of it.
@@ -87,47 +97,43 @@ fn failure_of(error: &Error, step: &Step, memory: &Memory) -> Failure {
     }
 }
 
+/// Makes one write. Tells how the API's Deployment comes along when it was applied.
 async fn carry_out_step(
     ctx: &Context,
     app: &ApiDeployment,
     input: &Input,
     step: &Step,
     memory: &mut Memory,
-) -> Result<(), Error> {
+) -> Result<Option<Rollout>, Error> {
     match step {
-        Step::CreateSecret(secret) => create_secret(ctx, app, secret).await,
+        Step::CreateSecret(secret) => create_secret(ctx, app, secret).await?,
         Step::ApplyService { kind, service, hash } => {
             let written = apply(ctx, app, *kind, service.as_ref(), MANAGER, true).await?;
             memory.record_applied(*kind, confirmed(*hash, &written.metadata));
-            Ok(())
         }
         Step::ApplyDisruptionBudget { kind, budget, hash } => {
             let written = apply(ctx, app, *kind, budget.as_ref(), MANAGER, true).await?;
             memory.record_applied(*kind, confirmed(*hash, &written.metadata));
-            Ok(())
         }
         Step::ApplyNetworkPolicy { kind, policy, hash } => {
             let written = apply(ctx, app, *kind, policy.as_ref(), MANAGER, true).await?;
             memory.record_applied(*kind, confirmed(*hash, &written.metadata));
-            Ok(())
         }
         Step::CreateDeployment { deployment, .. } => {
             // Not forced: a foreign Deployment of this name has fields of its own, which makes this a conflict.
             let written =
                 apply(ctx, app, ChildKind::Deployment, deployment.as_ref(), REPLICAS_MANAGER, false).await?;
             info!(app.name = name_of(app), replicas = wanted_replicas(&written), "Deployment made");
-            Ok(())
         }
         Step::ApplyDeployment { kind, deployment, hash } => {
             let written = apply(ctx, app, *kind, deployment.as_ref(), MANAGER, true).await?;
             memory.record_applied(*kind, confirmed(*hash, &written.metadata));
-            Ok(())
+            return Ok((*kind == ChildKind::Deployment).then(|| rollout_of(&written)));
         }
         Step::ApplyStatefulSet { stateful_set, hash } => {
             let kind = ChildKind::CacheStatefulSet;
             let written = apply(ctx, app, kind, stateful_set.as_ref(), MANAGER, true).await?;
             memory.record_applied(kind, confirmed(*hash, &written.metadata));
-            Ok(())
         }
         Step::Scale { name, uid, change, live, .. } => {
             let written = scale(ctx, app, input, name, uid.as_deref(), *change, *live).await?;
@@ -137,10 +143,10 @@ async fn carry_out_step(
             if change.from != change.to {
                 memory.record_change(Timestamp::now(), *change);
             }
-            Ok(())
         }
-        Step::Delete { kind, name, uid } => delete(ctx, app, *kind, name, uid).await,
+        Step::Delete { kind, name, uid } => delete(ctx, app, *kind, name, uid).await?,
     }
+    Ok(None)
 }
 
 fn confirmed(hash: u64, metadata: &ObjectMeta) -> Applied {
