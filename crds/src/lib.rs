@@ -53,7 +53,7 @@ pub const DOMAIN: &str = "plimsoll.dev";
 /// The CustomResourceDefinition of `ApiDeployment` as YAML.
 ///
 /// # Errors
-/// None: what is generated can be written.
+/// When it cannot be serialised, which a test rules out.
 pub fn definition() -> Result<String, serde_yaml::Error> {
     let yaml = serde_yaml::to_string(&ApiDeployment::crd())?;
     // Readers of YAML 1.1 take a bare one for a time and not for text.

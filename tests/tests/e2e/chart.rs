@@ -1,7 +1,7 @@
 //! The chart's life under each Helm: uninstalled, installed, upgraded from the version before, tested, rolled back. What
 //! the user's resources run notices nothing of it.
 //!
-//! A test takes away the operator that the others use, and puts it back whatever comes of it; tests run one at a time. A
+//! A test takes away the operator that the others use, and puts it back whatever comes of it; no other runs beside it. A
 //! second release beside that one would not do: the CustomResourceDefinition belongs to one release of the cluster, and
 //! what becomes of it is what matters most.
 
