@@ -89,30 +89,30 @@ pub(crate) fn find(input: &Input, policy: &ScalingPolicy, memory: &mut Memory) -
     if let Some(other) = resource {
         return Some(already_scaled(&input.app, name, other, "was attached earlier to"));
     }
-    let autoscalers = rivals.iter().filter_map(|rival| match rival {
+    let named = |which: fn(&Rival) -> Option<String>| {
+        let names: Vec<String> = rivals.iter().filter_map(which).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let of_deployment = named(|rival| match rival {
         Rival::Autoscaler { name, scaled_object } => Some(autoscaler(name, scaled_object.as_deref())),
         Rival::Pinning { .. } | Rival::Resource { .. } => None,
     });
-    let autoscalers = autoscalers.collect::<Vec<_>>();
-    if !autoscalers.is_empty() {
+    if let Some(autoscalers) = of_deployment {
         let message = format!(
-            "{} scales Deployment {name}, so the replicas are only recommended: delete it, or set spec.scaling.mode to \
-             Recommend to keep it",
-            autoscalers.join(", ")
+            "{autoscalers} scales Deployment {name}, so the replicas are only recommended: delete it, or set spec.scaling.mode to \
+             Recommend to keep it"
         );
         return Some(Conflict { reason: reason::AUTOSCALER_ON_TARGET, message, yields: true });
     }
-    let pinning = rivals.iter().filter_map(|rival| match rival {
+    let of_resource = named(|rival| match rival {
         Rival::Pinning { name, scaled_object } => Some(autoscaler(name, scaled_object.as_deref())),
         Rival::Autoscaler { .. } | Rival::Resource { .. } => None,
     });
-    let pinning = pinning.collect::<Vec<_>>();
-    if !pinning.is_empty() {
+    if let Some(autoscalers) = of_resource {
         // What it writes is the user's word, like that of kubectl scale, and is carried out.
         let message = format!(
-            "{} scales this ApiDeployment, and so pins its replicas whatever the latency is: delete it, and set \
-             spec.replicas.pinned to null to scale by latency",
-            pinning.join(", ")
+            "{autoscalers} scales this ApiDeployment, and so pins its replicas whatever the latency is: delete it, and set \
+             spec.replicas.pinned to null to scale by latency"
         );
         return Some(Conflict { reason: reason::AUTOSCALER_PINS, message, yields: false });
     }
