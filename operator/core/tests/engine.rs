@@ -268,9 +268,15 @@ fn a_few_late_requests_among_few_are_held_and_not_answered() {
 fn a_target_below_what_a_request_takes_is_said_to_be_unmeetable_and_the_useful_number_is_held() {
     for late_share in [0.02, 0.05, 0.2, 0.6, 1.0] {
         let mut world = World::new(6);
-        let decision = world.run(240, 1200.0, |_| late_share);
+        world.settings.max = 400;
+        let mut highest = 0;
+        for _ in 0..239 {
+            highest = highest.max(world.run(1, 1200.0, |_| late_share).to);
+        }
+        let decision = world.run(1, 1200.0, |_| late_share);
         assert!(decision.capacity.as_ref().unwrap().unmeetable, "{late_share}: {decision:?}");
         assert!(decision.to <= 7, "{late_share}: {decision:?}");
+        assert!(highest <= 24, "{late_share}: {highest} were tried");
     }
 }
 

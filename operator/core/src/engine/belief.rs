@@ -118,9 +118,9 @@ impl Known {
     }
 }
 
-/// Whether enough pods of a round were kept busy for what they completed to be all that they can.
-pub fn busy(round: &Round, settings: &Settings) -> bool {
-    kept_busy(&round.pods.iter().collect::<Vec<_>>(), settings).is_some()
+/// What a pod of a round completed, in requests per second, if enough of them were kept busy for that to be all that they can.
+pub fn busy(round: &Round, settings: &Settings) -> Option<f64> {
+    kept_busy(&round.pods.iter().collect::<Vec<_>>(), settings)
 }
 
 impl Belief {

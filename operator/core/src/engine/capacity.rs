@@ -33,7 +33,7 @@ pub const GROUPING: f64 = 6.0;
 /// A round counts as at most about this many late requests that are independent: the model is not exact.
 const LATE_MAX: f64 = 8.0;
 /// A pod that is kept busy completes more than its capacity: the capacity is this part of it.
-const CAPACITY_OF_SATURATION: f64 = 0.75;
+pub const CAPACITY_OF_SATURATION: f64 = 0.75;
 const SATURATION_SPREAD: f64 = 0.15;
 /// A capacity that was learned before is known no better than the one, and no worse than the other.
 const LEARNED_SPREAD_MIN: f64 = 0.1;

@@ -31,6 +31,8 @@ const DOWN_SECONDS: f64 = 30.0;
 const DOWN_STARTS: f64 = 2.0;
 /// While it is not known whether more replicas help, one step is at most this many times as many, unless more load came.
 const TRIAL_GROWTH: u32 = 2;
+/// and so many times where the promise was never seen kept: then it is not known either what a pod carries.
+const FIRST_TRIAL_GROWTH: u32 = 4;
 /// While the capacity is unsure, replicas are taken away this part at a time,
 const DOWN_UNSURE: f64 = 0.12;
 /// and so long after the last time.
@@ -95,12 +97,13 @@ impl Engine {
         self.clock_seconds += round.seconds;
         let horizon_seconds = self.horizon(settings).as_secs_f64();
         let outlook = self.forecast.next(round.seconds, round.offered_per_second, horizon_seconds);
+        let busy_per_second = belief::busy(round, settings);
         let seen = Seen {
             ready: round.ready,
             reached: round.ready - round.unreached,
             warm: round.warm(),
             per_second: round.completed_per_second,
-            busy: belief::busy(round, settings),
+            busy: busy_per_second.is_some(),
             replacing: round.replacing,
         };
         if self.ceiling.follow(self.clock_seconds, seen) {
@@ -115,7 +118,7 @@ impl Engine {
         let Some(mut known) = self.belief.known(settings) else {
             return Decision::hold(current, Rule::FewRequests, inputs);
         };
-        let state = self.state(observation, round, &known);
+        let state = self.state(observation, round, &known, busy_per_second);
         self.follow(state, round, &known, settings);
         known.unmeetable |=
             self.useful.is_some() && !seen.busy && self.belief.misses_at_lowest_load(known.target);
@@ -284,11 +287,16 @@ impl Engine {
     /// Of the cheapest number, no more than may be tried until it is seen whether more help: a violation makes the capacity look
     /// small, and if it is not the pods' fault, any number would.
     fn at_most(&self, state: State, settings: &Settings, held: u32, cheapest: u32) -> u32 {
-        let trusted = self.belief.trusted_per_second().filter(|_| state.violated());
-        let Some(trusted) = trusted else { return cheapest };
-        let by_load = (state.offered_per_second / trusted.max(1e-9)).ceil();
+        if !state.violated() {
+            return cheapest;
+        }
+        let (growth, carried) = match self.belief.trusted_per_second() {
+            Some(trusted) => (TRIAL_GROWTH, Some(trusted)),
+            None => (FIRST_TRIAL_GROWTH, state.busy_per_second),
+        };
+        let by_load = carried.map_or(0.0, |carried| (state.offered_per_second / carried.max(1e-9)).ceil());
         let from = self.helpfulness.tried_from().unwrap_or(held);
-        let most = TRIAL_GROWTH * from.max(by_load.min(f64::from(settings.highest())) as u32);
+        let most = growth.saturating_mul(from.max(by_load.min(f64::from(settings.highest())) as u32));
         cheapest.min(most.max(held))
     }
 
@@ -301,7 +309,13 @@ impl Engine {
             && expected_per_second <= carried
     }
 
-    fn state(&self, observation: &Observation, round: &Round, known: &Known) -> State {
+    fn state(
+        &self,
+        observation: &Observation,
+        round: &Round,
+        known: &Known,
+        busy_per_second: Option<f64>,
+    ) -> State {
         State {
             now_seconds: self.clock_seconds,
             replicas: observation.current,
@@ -311,6 +325,7 @@ impl Engine {
             budget: known.target.budget(),
             offered_per_second: round.offered_per_second,
             completed_per_second: round.completed_per_second,
+            busy_per_second,
             rolling_out: observation.rolling_out,
             per_pod_per_second: round.completed_per_second / (round.ready as f64).max(1.0),
         }

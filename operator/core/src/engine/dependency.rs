@@ -6,7 +6,7 @@
 
 use crate::histogram::Share;
 
-use super::capacity::GROUPING;
+use super::capacity::{CAPACITY_OF_SATURATION, GROUPING};
 
 /// Scale-ups in a row that may fail to help.
 const UNHELPFUL_MAX: u32 = 2;
@@ -20,6 +20,8 @@ const JUDGED_AFTER_SECONDS: f64 = 15.0;
 const AS_GOOD: f64 = 0.9;
 /// once they have been alone for so many seconds: pods that go take a part of the requests with them.
 const ALONE_SECONDS: f64 = 60.0;
+/// and by more than chance explains: so many spreads of the number of requests that come in a round.
+const CHANCE_SPREADS: f64 = 3.0;
 /// Seconds without a violation after which everything is tried again.
 const CALM_SECONDS: f64 = 120.0;
 
@@ -46,6 +48,22 @@ struct Tried {
     settled_at_seconds: Option<f64>,
     late_share: f64,
     per_pod_per_second: f64,
+    completed_per_second: f64,
+    /// Whether its pods were kept busy.
+    busy: bool,
+}
+
+impl Tried {
+    /// Of the numbers from the one before to the one that was tried, the least that carries what is completed now. Late or
+    /// not, requests are to be answered.
+    fn carried(&self, completed_per_second: f64) -> u32 {
+        if AS_GOOD * completed_per_second < self.completed_per_second {
+            return self.before;
+        }
+        let more = completed_per_second / self.completed_per_second.max(f64::MIN_POSITIVE);
+        let room = if self.busy { 1.0 / CAPACITY_OF_SATURATION } else { 1.0 };
+        ((f64::from(self.before) * more * room).ceil() as u32).clamp(self.before, self.replicas)
+    }
 }
 
 /// How it is now.
@@ -69,6 +87,8 @@ pub struct State {
     pub completed_per_second: f64,
     /// The load of a pod, in requests per second.
     pub per_pod_per_second: f64,
+    /// What a pod that was kept busy completed, in requests per second, if enough of them were.
+    pub busy_per_second: Option<f64>,
     /// Whether pods take the place of others.
     pub rolling_out: bool,
 }
@@ -116,8 +136,10 @@ impl Helpfulness {
             return false;
         }
         let since = *self.back_since_seconds.get_or_insert(state.now_seconds);
+        let by_chance = 1.0 + CHANCE_SPREADS / state.total.max(1.0).sqrt();
         state.now_seconds - since > ALONE_SECONDS
-            && state.completed_per_second < AS_GOOD * self.completed_by_more.min(state.offered_per_second)
+            && by_chance * state.completed_per_second
+                < AS_GOOD * self.completed_by_more.min(state.offered_per_second)
     }
 
     fn forget(&mut self) {
@@ -148,6 +170,8 @@ impl Helpfulness {
                     settled_at_seconds: None,
                     late_share: state.share().value,
                     per_pod_per_second: state.per_pod_per_second,
+                    completed_per_second: state.completed_per_second,
+                    busy: state.busy_per_second.is_some(),
                 });
             }
             None => {}
@@ -169,7 +193,7 @@ impl Helpfulness {
         } else if relieved {
             // A step of two steps' size is as good as two.
             self.unhelpful += if tried.replicas >= 2 * tried.before { UNHELPFUL_MAX } else { 1 };
-            self.useful.get_or_insert(tried.before);
+            self.useful.get_or_insert(tried.carried(state.completed_per_second));
         }
         self.tried = None;
     }
@@ -190,6 +214,7 @@ mod tests {
             offered_per_second: 400.0,
             completed_per_second: 400.0,
             per_pod_per_second: 400.0 / f64::from(replicas),
+            busy_per_second: None,
             rolling_out: false,
         }
     }
@@ -212,6 +237,21 @@ mod tests {
     #[test]
     fn two_scale_ups_that_change_nothing_are_enough() {
         assert_eq!(after_two_scale_ups(|_| 300.0), Some(4));
+    }
+
+    /// The useful number after a scale-up from 4 busy replicas to 9, which are late as before and complete so much of 400
+    /// requests a second, where the 4 completed 200.
+    fn useful_after(completed_per_second: f64) -> Option<u32> {
+        let busy = State { busy_per_second: Some(50.0), completed_per_second: 200.0, ..state(0.0, 4, 900.0) };
+        let mut helpfulness = Helpfulness::default();
+        helpfulness.scaled_up(busy, 9);
+        let tried = |round| State { completed_per_second, ..state(5.0 * f64::from(round), 9, 900.0) };
+        (1..6).map(|round| helpfulness.follow(tried(round))).last().flatten()
+    }
+
+    #[test]
+    fn the_useful_number_carries_what_more_replicas_complete() {
+        assert_eq!([200.0, 210.0, 300.0, 400.0].map(useful_after), [4, 4, 8, 9].map(Some));
     }
 
     #[test]
