@@ -54,13 +54,14 @@ struct Tried {
 }
 
 impl Tried {
-    /// Of the numbers from the one before to the one that was tried, the least that carries what is completed now. Late or
-    /// not, requests are to be answered.
-    fn carried(&self, completed_per_second: f64) -> u32 {
-        if AS_GOOD * completed_per_second < self.completed_per_second {
+    /// Of the numbers from the one before to the one that was tried, the least that answers what is answered now. Late or not,
+    /// requests are to be answered. Pods that are busy still do not show what fewer of them could.
+    fn useful(&self, state: State) -> u32 {
+        let same = AS_GOOD * state.completed_per_second < self.completed_per_second;
+        if same || state.busy_per_second.is_some() {
             return self.before;
         }
-        let more = completed_per_second / self.completed_per_second.max(f64::MIN_POSITIVE);
+        let more = state.completed_per_second / self.completed_per_second.max(f64::MIN_POSITIVE);
         let room = if self.busy { 1.0 / CAPACITY_OF_SATURATION } else { 1.0 };
         ((f64::from(self.before) * more * room).ceil() as u32).clamp(self.before, self.replicas)
     }
@@ -193,7 +194,7 @@ impl Helpfulness {
         } else if relieved {
             // A step of two steps' size is as good as two.
             self.unhelpful += if tried.replicas >= 2 * tried.before { UNHELPFUL_MAX } else { 1 };
-            self.useful.get_or_insert(tried.carried(state.completed_per_second));
+            self.useful.get_or_insert(tried.useful(state));
         }
         self.tried = None;
     }
@@ -239,19 +240,25 @@ mod tests {
         assert_eq!(after_two_scale_ups(|_| 300.0), Some(4));
     }
 
-    /// The useful number after a scale-up from 4 busy replicas to 9, which are late as before and complete so much of 400
-    /// requests a second, where the 4 completed 200.
-    fn useful_after(completed_per_second: f64) -> Option<u32> {
+    /// The useful number after a scale-up from 4 busy replicas to 9, which are late as before and answer so many of 400
+    /// requests a second, where the 4 answered 200.
+    fn useful_after(completed_per_second: f64, busy_per_second: Option<f64>) -> Option<u32> {
         let busy = State { busy_per_second: Some(50.0), completed_per_second: 200.0, ..state(0.0, 4, 900.0) };
         let mut helpfulness = Helpfulness::default();
         helpfulness.scaled_up(busy, 9);
-        let tried = |round| State { completed_per_second, ..state(5.0 * f64::from(round), 9, 900.0) };
+        let tried = |round| State {
+            completed_per_second,
+            busy_per_second,
+            ..state(5.0 * f64::from(round), 9, 900.0)
+        };
         (1..6).map(|round| helpfulness.follow(tried(round))).last().flatten()
     }
 
     #[test]
-    fn the_useful_number_carries_what_more_replicas_complete() {
-        assert_eq!([200.0, 210.0, 300.0, 400.0].map(useful_after), [4, 4, 8, 9].map(Some));
+    fn the_useful_number_answers_what_more_replicas_do() {
+        let useful = [200.0, 210.0, 300.0, 400.0].map(|completed| useful_after(completed, None));
+        assert_eq!(useful, [4, 4, 8, 9].map(Some));
+        assert_eq!(useful_after(300.0, Some(33.0)), Some(4), "they are busy still");
     }
 
     #[test]
