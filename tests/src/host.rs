@@ -10,7 +10,7 @@ use crate::command;
 use crate::progress::step;
 
 /// A file that shows that a package is there, and the package.
-const PACKAGES: [(&str, &str); 22] = [
+const PACKAGES: [(&str, &str); 23] = [
     ("/usr/bin/containerd", "containerd"),
     ("/usr/sbin/runc", "runc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
@@ -23,6 +23,7 @@ const PACKAGES: [(&str, &str); 22] = [
     ("/usr/bin/redis-server", "redis-server"),
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
     ("/usr/bin/prometheus", "prometheus"),
+    ("/usr/bin/prometheus-redis-exporter", "prometheus-redis-exporter"),
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/lua5.1", "lua5.1"),
     ("/usr/bin/python3", "python3"),

@@ -198,6 +198,31 @@ async fn redis() -> Result<String> {
     Ok(image)
 }
 
+/// A Prometheus, as a program of somebody else with a histogram, and with TLS of its own.
+///
+/// # Errors
+/// When it cannot be built or imported.
+pub async fn prometheus() -> Result<String> {
+    program("prometheus", "/usr/bin/prometheus", "bin/prometheus").await
+}
+
+/// The exporter that can run beside a managed cache.
+///
+/// # Errors
+/// When it cannot be built or imported.
+pub async fn redis_exporter() -> Result<String> {
+    program("redis-exporter", "/usr/bin/prometheus-redis-exporter", "redis_exporter").await
+}
+
+/// An image of one program and its libraries.
+async fn program(name: &str, program: &str, to: &str) -> Result<String> {
+    let program = Path::new(program);
+    let image =
+        format!("docker.io/plimsoll/{name}:{:012x}", digest(&[program.to_path_buf(), containerfile()])?);
+    system_image(name, &image, async |root| root.add(program, to).await).await?;
+    Ok(image)
+}
+
 async fn postgres() -> Result<String> {
     let entrypoint = paths::project().join("tests/images/postgres-entrypoint.sh");
     let programs = Path::new("/usr/lib/postgresql/15");

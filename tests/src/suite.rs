@@ -21,10 +21,15 @@ pub(crate) const FEATURES: [&str; 2] = ["--features", "plimsoll-api/otlp,plimsol
 /// End-to-end tests that run at once: mostly they wait, and two cores carry the load of some.
 const SIDE_BY_SIDE: usize = 3;
 
-/// Begins of the names of those that others would disturb, or that disturb others: they replace, kill or count the operator
-/// that all share, or tell how soon something follows.
-const ALONE: [&str; 6] =
-    ["attach::an_autoscaler_of_kubernetes", "chart::", "faults::", "fleet::", "rollout::", "scaling::"];
+/// Begins of the names of those that others would disturb, or that disturb others: they replace or kill the operator that all
+/// share, or tell how soon something follows.
+const ALONE: [&str; 5] = [
+    "attach::an_autoscaler_of_kubernetes",
+    "chart::",
+    "faults::killing_the_operator",
+    "rollout::",
+    "scaling::",
+];
 
 /// Begin of the names of those that look at what all others have left.
 const LAST: &str = "audit::";
@@ -92,6 +97,9 @@ async fn end_to_end(lock: &cluster::Lock, filter: &str) -> Result<()> {
     let mut list = cargo("test", &["--test", "e2e", "--", "--list", filter]);
     let listed = crate::command::run(&mut list, LIMIT).await?;
     let groups = groups(&listed);
+    if let (true, Some(begin)) = (filter.is_empty(), unmatched(&listed)) {
+        bail!("no end-to-end test begins with {begin}: name those that run alone as they are called now");
+    }
     if groups.iter().all(|group| group.tests.is_empty()) {
         bail!("no end-to-end test has {filter:?} in its name");
     }
@@ -133,6 +141,11 @@ fn groups(listed: &str) -> [Group<'_>; 3] {
     ]
 }
 
+/// What begins no test's name, of those that are to run alone: one that was renamed would run beside others.
+fn unmatched(listed: &str) -> Option<&'static str> {
+    ALONE.into_iter().find(|begin| !listed.lines().any(|line| line.starts_with(begin)))
+}
+
 /// A check whose output matters only when it fails.
 async fn check(title: &str, mut command: Command) -> Result<()> {
     let log = paths::target().join("check.log");
@@ -172,5 +185,12 @@ mod tests {
         assert_eq!(beside.tests, ["attach::scales", "conditions::refuses"]);
         assert_eq!(alone.tests, ["attach::an_autoscaler_of_kubernetes_follows", "chart::installs"]);
         assert_eq!(last.tests, ["audit::rights"]);
+    }
+
+    #[test]
+    fn a_test_that_is_to_run_alone_and_was_renamed_is_missed() {
+        let all = ALONE.map(|begin| format!("{begin}_something: test\n"));
+        assert_eq!(unmatched(&all.concat()), None);
+        assert_eq!(unmatched(&all[1..].concat()), Some(ALONE[0]));
     }
 }

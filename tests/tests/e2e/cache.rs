@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Service;
-use kube::Api;
+use kube::api::{Api, ListParams};
 use plimsoll_crds::ApiDeployment;
+use plimsoll_tests::{images, sample};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -17,10 +18,20 @@ const POSTS: usize = 400;
 /// The cache's only server.
 const SERVER: &str = "deployment/posts-cache";
 
+/// An entry of a cache's Secret.
+async fn entry(world: &World, secret: &str, key: &str) -> Result<String> {
+    let path = format!("jsonpath={{.data.{}}}", key.replace('.', "\\."));
+    Ok(String::from_utf8(base64(&world.kubectl(&["get", "secret", secret, "-o", &path]).await?)?)?)
+}
+
 /// What `redis-cli` says inside a server of the cache, as the API's user, over TLS. `input` has a command a line.
 async fn as_the_api(world: &World, server: &str, input: &str) -> Result<String> {
-    let secret = world.kubectl(&["get", "secret", "posts-cache", "-o", "jsonpath={.data.password}"]).await?;
-    let password = String::from_utf8(base64(&secret)?)?;
+    as_user_of(world, "posts-cache", server, input).await
+}
+
+/// Likewise, of the cache with this Secret.
+async fn as_user_of(world: &World, secret: &str, server: &str, input: &str) -> Result<String> {
+    let password = entry(world, secret, "password").await?;
     let script = r#"printf '%s' "$1" | redis-cli --tls --insecure --no-auth-warning --user plimsoll -a "$2""#;
     let exec = ["exec", server, "-c", "redis", "--", "sh", "-c", script, "sh"];
     world.kubectl(&[exec.as_slice(), &[input, &password]].concat()).await
@@ -34,12 +45,14 @@ fn base64(text: &str) -> Result<Vec<u8>> {
 #[test]
 fn an_encrypted_cache_is_used_and_its_users_may_do_no_harm() {
     world::run("cache-tls", async |world| {
-        world.apply_ready(json!({ "cache": { "managed": { "memory": "32Mi", "tls": {} } } })).await?;
+        let exporter = json!({ "image": images::redis_exporter().await? });
+        let managed = json!({ "memory": "32Mi", "tls": {}, "exporter": exporter });
+        world.apply_ready(json!({ "cache": { "managed": managed } })).await?;
         for command in ["FLUSHALL", "CONFIG GET *", "KEYS *", "SHUTDOWN NOSAVE"] {
             let said = as_the_api(world, SERVER, command).await?;
             ensure!(said.contains("NOPERM"), "{command} is not refused: {said}");
         }
-        let nobody = ["exec", "deployment/posts-cache", "--", "redis-cli", "--tls", "--insecure", "PING"];
+        let nobody = ["exec", SERVER, "-c", "redis", "--", "redis-cli", "--tls", "--insecure", "PING"];
         let said = world.kubectl(&nobody).await?;
         ensure!(said.contains("NOAUTH"), "the default user is on: {said}");
 
@@ -54,7 +67,59 @@ fn an_encrypted_cache_is_used_and_its_users_may_do_no_harm() {
         world.until(NAME, Duration::from_mins(2), told, "tells how its cache fares").await?;
         let (summary, _) = load.finish().await?;
         ensure!(summary.ends.unserved() == 0, "{:?}", summary.failures);
+        let of_redis = exported(world).await?;
+        for line in ["redis_up 1", "redis_connected_clients ", "redis_keyspace_hits_total "] {
+            ensure!(of_redis.lines().any(|told| told.starts_with(line)), "no {line:?} in {of_redis}");
+        }
         Ok(())
+    });
+}
+
+/// What the exporter beside the cache's only server tells.
+async fn exported(world: &World) -> Result<String> {
+    let cache = ListParams::default().labels("app.kubernetes.io/component=cache");
+    let pods = world.pods().list(&cache).await?.items;
+    let pod = pods.first().and_then(|pod| pod.metadata.name.clone()).context("a pod of the cache")?;
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}:9121/proxy/metrics", world.namespace);
+    let request = http::Request::get(path).body(Vec::new())?;
+    world.client.request_text(request).await.context("ask the exporter")
+}
+
+#[test]
+fn an_encrypted_cache_of_somebody_elses_is_used_by_its_url_and_authority() {
+    world::run("cache-external", async |world| {
+        // Somebody else's: the cache of another resource, which runs no API.
+        let mut keeper = world.app(json!({
+            "replicas": { "pinned": 0 }, "cache": { "managed": { "memory": "32Mi", "tls": {} } },
+        }));
+        keeper["metadata"]["name"] = "keeper".into();
+        sample::apply_all(&world.client, &[keeper]).await?;
+        world.until("keeper", SOON, sample::ready, "is Ready").await?;
+
+        let from = |key: &str| json!({ "secretKeyRef": { "name": "redis", "key": key } });
+        let mut app = world.app(json!({}));
+        app["spec"]["cache"] = json!({ "external": { "urlFrom": from("url"), "caFrom": from("ca.crt") } });
+        sample::apply_all(&world.client, &[app]).await?;
+        let missing = world.until_condition("Ready", "False", "SecretNotFound").await?;
+        ensure!(missing.contains("Secret redis"), "{missing}");
+        let password = entry(world, "keeper-cache", "password").await?;
+        let host = format!("keeper-cache.{}.svc", world.namespace);
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": { "name": "redis", "namespace": world.namespace },
+            "stringData": {
+                "url": format!("rediss://plimsoll:{password}@{host}:6379"),
+                "ca.crt": entry(world, "keeper-cache", "ca.crt").await?,
+            },
+        });
+        sample::apply_all(&world.client, &[secret]).await?;
+        world.until(NAME, SOON, sample::ready, "is Ready").await?;
+        let _load = world.load("0,20\n75,20\n", &[("/posts/{post}", 1)]).await?;
+        let cached = async || {
+            let said = as_user_of(world, "keeper-cache", "deployment/keeper-cache", "GET post:1").await?;
+            Ok(said.contains("title"))
+        };
+        world.eventually(SOON, "the API uses the cache of the URL", cached).await
     });
 }
 
@@ -107,22 +172,32 @@ fn connections_that_the_database_does_not_take_are_told_before_scaling_needs_the
             let reference = json!({ "secretKeyRef": { "name": "postgres", "key": "url" } });
             json!({ "database": { "external": { "urlFrom": reference, "connectionsPerReplica": connections } } })
         };
-        world.apply_ready(database(50)).await?;
+        let mut changes = database(50);
+        changes["replicas"] = json!({ "min": 1 });
+        world.apply_ready(changes).await?;
         let kind = "DatabaseConnectionsSufficient";
         let message = world.until_condition(kind, "False", "TooManyConnections").await?;
         ensure!(message.starts_with("14 replicas x 50 connections = 700 > 97"), "{message}");
         ensure!(message.contains("lower spec.replicas.max to 1"), "{message}");
+        // More than one replica carries.
+        let _load = world.load("0,70\n150,70\n", &[("/work?cpu=2ms", 1)]).await?;
+        let message = world.until_condition("ScalingLimited", "True", "DatabaseConnections").await?;
+        ensure!(message.contains("connections"), "{message}");
+        world.until_ready_replicas(1, SOON).await?;
         world.patch(database(3)).await?;
         let message = world.until_condition(kind, "True", "ConnectionsFit").await?;
         ensure!(message.starts_with("14 replicas x 3 connections = 42"), "{message}");
-        Ok(())
+        let more = async || {
+            let status = world.deployments().get(NAME).await?.status.unwrap_or_default();
+            Ok(status.ready_replicas.unwrap_or(0) >= 2)
+        };
+        world.eventually(SOON, "replicas are added once their connections fit", more).await
     });
 }
 
 /// Pod that the sentinels name as the primary.
 async fn primary(world: &World) -> Result<String> {
-    let secret = ["get", "secret", "posts-cache", "-o", "jsonpath={.data.sentinel-password}"];
-    let password = String::from_utf8(base64(&world.kubectl(&secret).await?)?)?;
+    let password = entry(world, "posts-cache", "sentinel-password").await?;
     for index in 0..3 {
         let pod = format!("posts-cache-{index}");
         let mut args =

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use plimsoll_tests::demo::decisions;
+use plimsoll_tests::images::{self, PAUSE_IMAGE};
 use plimsoll_tests::{chart, sample};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -17,11 +18,16 @@ use crate::world::{self, SOON, World};
 
 const WORK: &str = "/work?cpu=2ms";
 
-/// Whether a decision was made from requests that were read.
-async fn has_read_requests(world: &World) -> Result<bool> {
+/// The most requests a second that a decision was made from.
+async fn most_read(world: &World) -> Result<Option<f64>> {
     let decisions = decisions(&world.client, &world.namespace, world::NAME).await?;
     let rates = decisions.iter().filter_map(|decision| decision.rest.get("requestsPerSecond")?.as_f64());
-    Ok(rates.max_by(f64::total_cmp).is_some_and(|rate| rate > 5.0))
+    Ok(rates.max_by(f64::total_cmp))
+}
+
+/// Whether a decision was made from requests that were read under load.
+async fn has_read_requests(world: &World) -> Result<bool> {
+    Ok(most_read(world).await?.is_some_and(|rate| rate > 5.0))
 }
 
 #[test]
@@ -48,6 +54,97 @@ fn reads_the_chosen_labels_with_a_token_that_a_secret_holds() {
         let told = world.until_condition("MetricsAvailable", "False", "LabelsMissing").await?;
         ensure!(told.contains("correct spec.metrics.labels"), "{told}");
         world.until_condition("ScalingActive", "False", "MetricsUnavailable").await.map(drop)
+    });
+}
+
+/// A Deployment of a program of somebody else, which tells its latency in its second container, over TLS, on a port with a
+/// name; and what it needs.
+async fn encrypted(world: &World) -> Result<[Value; 3]> {
+    let certificate = rcgen::generate_simple_self_signed(vec!["prometheus.test".to_owned()])?;
+    let metadata = json!({ "name": world::NAME, "namespace": world.namespace });
+    let tls = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": metadata,
+        "stringData": { "tls.crt": certificate.cert.pem(), "tls.key": certificate.signing_key.serialize_pem() },
+    });
+    let files = json!({ "cert_file": "/etc/tls/tls.crt", "key_file": "/etc/tls/tls.key" });
+    let settings = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata,
+        "data": { "prometheus.yml": "{}", "web.yml": json!({ "tls_server_config": files }).to_string() },
+    });
+    let security = json!({
+        "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] }, "readOnlyRootFilesystem": true,
+    });
+    let resources = |memory: &str| json!({ "requests": { "cpu": "10m", "memory": memory } });
+    let containers = json!([
+        {
+            "name": "first", "image": PAUSE_IMAGE, "securityContext": security, "resources": resources("8Mi"),
+            "ports": [{ "name": "other", "containerPort": 9091 }],
+        },
+        {
+            "name": "second", "image": images::prometheus().await?, "securityContext": security,
+            "args": [
+                "--config.file=/etc/prometheus/prometheus.yml", "--web.config.file=/etc/prometheus/web.yml",
+                "--storage.tsdb.path=/data",
+            ],
+            "ports": [{ "name": "web", "containerPort": 9090 }],
+            "readinessProbe": { "httpGet": { "path": "/-/ready", "port": "web", "scheme": "HTTPS" }, "periodSeconds": 2 },
+            "volumeMounts": [
+                { "name": "settings", "mountPath": "/etc/prometheus" }, { "name": "tls", "mountPath": "/etc/tls" },
+                { "name": "data", "mountPath": "/data" },
+            ],
+            "resources": resources("64Mi"),
+        },
+    ]);
+    let pod = json!({
+        "automountServiceAccountToken": false, "containers": containers,
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": 65534, "seccompProfile": { "type": "RuntimeDefault" },
+        },
+        "volumes": [
+            { "name": "settings", "configMap": { "name": world::NAME } },
+            { "name": "tls", "secret": { "secretName": world::NAME } }, { "name": "data", "emptyDir": {} },
+        ],
+    });
+    let labels = json!({ "app": "theirs" });
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
+        "spec": {
+            "replicas": 1, "selector": { "matchLabels": labels },
+            "template": { "metadata": { "labels": labels }, "spec": pod },
+        },
+    });
+    Ok([tls, settings, deployment])
+}
+
+#[test]
+fn reads_somebody_elses_program_over_tls_in_its_second_container() {
+    world::run("encrypted", async |world| {
+        sample::apply_all(&world.client, &encrypted(world).await?).await?;
+        let authority = json!({ "secretKeyRef": { "name": world::NAME, "key": "tls.crt" } });
+        let app = |server_name: &str| {
+            json!({
+                "apiVersion": "plimsoll.dev/v1alpha1", "kind": "ApiDeployment",
+                "metadata": { "name": world::NAME, "namespace": world.namespace },
+                "spec": {
+                    "workload": { "attachTo": { "name": world::NAME } },
+                    "latency": { "p99": "400ms" }, "replicas": { "min": 1, "max": 3 },
+                    "metrics": {
+                        "histogram": "prometheus_http_request_duration_seconds", "labels": { "handler": "/metrics" },
+                        "container": "second", "portName": "web", "scrapePeriodSeconds": 1,
+                        "scheme": "https", "tls": { "caFrom": authority, "serverName": server_name },
+                    },
+                },
+            })
+        };
+        sample::apply_all(&world.client, &[app("another.test")]).await?;
+        let told = world.until_condition("MetricsAvailable", "False", "Untrusted").await?;
+        ensure!(told.contains("spec.metrics.tls"), "{told}");
+        sample::apply_all(&world.client, &[app("prometheus.test")]).await?;
+        world.until_condition("MetricsAvailable", "True", "Scraped").await?;
+        world.until(world::NAME, SOON, sample::ready, "is Ready").await?;
+        // The operator's own questions are what it serves.
+        let read = async || Ok(most_read(world).await?.is_some_and(|rate| rate > 0.5));
+        world.eventually(SOON, "its requests are read", read).await
     });
 }
 

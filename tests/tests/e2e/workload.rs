@@ -27,7 +27,7 @@ async fn hashes(world: &World) -> Result<Vec<Option<String>>> {
 }
 
 #[test]
-fn a_full_spec_runs_under_the_restricted_profile_and_a_changed_config_map_rolls_out() {
+fn a_full_spec_runs_under_the_restricted_profile_and_changed_configuration_rolls_out() {
     world::run("workload", async |world| {
         let account = json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
@@ -91,6 +91,15 @@ fn a_full_spec_runs_under_the_restricted_profile_and_a_changed_config_map_rolls_
             .eventually(Duration::from_mins(2), "both pods are of the new configuration", async || {
                 let now = hashes(world).await?;
                 Ok(now.len() == 2 && now.iter().all(|hash| hash.is_some() && *hash != before[0]))
+            })
+            .await?;
+        let configured = hashes(world).await?;
+        let kept = json!({ "stringData": { "note": "a key more" } }).to_string();
+        world.kubectl(&["patch", "secret", "postgres", "--type", "merge", "--patch", &kept]).await?;
+        world
+            .eventually(Duration::from_mins(2), "both pods are of the changed Secret", async || {
+                let now = hashes(world).await?;
+                Ok(now.len() == 2 && now.iter().all(|hash| hash.is_some() && *hash != configured[0]))
             })
             .await?;
         let off = json!({
