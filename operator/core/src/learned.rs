@@ -162,6 +162,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_is_small_whatever_was_learned() {
+        let all = ["p50", "p90", "p95", "p99", "p999"].map(|name| (name.to_owned(), "1234567ms".into()));
+        let latency = serde_json::Map::from_iter(all);
+        let targets = targets_of(serde_json::json!({ "latency": latency, "errorRate": "12.3456%" }));
+        let bytes = |number: f64| {
+            let likely = Likely { per_second: number, spread: number };
+            let capacity = |(_, target)| LearnedCapacity { target, warm: likely, cold: Some(likely) };
+            let learned = Learned {
+                template: u64::MAX,
+                capacities: targets.each().map(capacity).collect(),
+                startup_seconds: Some(number),
+                typical_seconds: number,
+                shared_per_second: Some(number),
+            };
+            assert_eq!(learned.capacities.len(), 6);
+            serde_json::to_string(&to_status(None, &learned, targets)).unwrap().len()
+        };
+        for number in [1e-9, 1.0 / 3.0, 1234.5678, 1e9] {
+            assert!(bytes(number) < 1500, "{} of {number}", bytes(number));
+        }
+        assert!(bytes(f64::MAX) < 8192, "{}", bytes(f64::MAX));
+    }
+
+    #[test]
     fn another_promise_takes_nothing_over() {
         let status = to_status(None, &learned(57.0), targets());
         let other = targets_of(serde_json::json!({ "latency": { "p99": "300ms" }, "errorRate": "1%" }));

@@ -152,7 +152,7 @@ pub struct Moment {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Results {
-    /// Version of the project.
+    /// Version of the project. `cargo xtask bench scaling` adds the commit.
     pub version: String,
     /// A few cases and settings only.
     pub quick: bool,

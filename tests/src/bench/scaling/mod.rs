@@ -17,7 +17,7 @@ use plimsoll_scaling::measure::Effort;
 use plimsoll_scaling::results::Results;
 use tokio::process::Command;
 
-use crate::bench::data;
+use crate::bench::{data, machine};
 use crate::progress::{note, step};
 use crate::{command, paths};
 
@@ -60,7 +60,10 @@ pub async fn run(options: Options) -> Result<()> {
         "the comparison failed; see above"
     );
     let json = std::fs::read(&options.json).with_context(|| format!("read {}", options.json.display()))?;
-    let results: Results = serde_json::from_slice(&json).context("read what the comparison found")?;
+    let mut results: Results = serde_json::from_slice(&json).context("read what the comparison found")?;
+    results.version = machine::plimsoll().await;
+    let json = serde_json::to_vec(&results)?;
+    std::fs::write(&options.json, &json).with_context(|| format!("write {}", options.json.display()))?;
     let rendered = markdown::render(&results);
     println!("{rendered}");
     let pictures = if options.publish {
