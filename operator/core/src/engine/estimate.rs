@@ -3,6 +3,7 @@
 //! Differences are taken pod by pod and then added up: counters may start again, pods come and go, some do not answer and
 //! some answer nonsense. What is missing is never zero, and percentiles are never averaged.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -39,8 +40,8 @@ pub struct Estimator {
 struct Last {
     /// What was believed.
     believed: Option<Reading>,
-    /// What came after it and counted more than is believed.
-    doubted: Option<Reading>,
+    /// What came after it and counted more than is believed. Seldom there, and so not in the place of every pod.
+    doubted: Option<Box<Reading>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -54,20 +55,20 @@ impl Last {
     /// Of these, what is young enough for a difference.
     fn young(self, now: Timestamp) -> Self {
         let young = |reading: &Reading| seconds_between(reading.at, now) < BASELINE_AGE_SECONDS_MAX;
-        Self { believed: self.believed.filter(young), doubted: self.doubted.filter(young) }
+        Self { believed: self.believed.filter(young), doubted: self.doubted.filter(|reading| young(reading)) }
     }
 
     /// From where `snapshot` counts on: from the reading that was not believed if it goes on from that, as when a pod has told
     /// nothing new for long and then all at once, or else from what was believed.
-    fn start(&self, snapshot: &Snapshot) -> Option<Reading> {
-        let doubted = self.doubted.as_ref().filter(|doubted| snapshot.goes_on_from(&doubted.snapshot));
-        doubted.or(self.believed.as_ref()).cloned()
+    fn start(&self, snapshot: &Snapshot) -> Option<&Reading> {
+        let doubted = self.doubted.as_deref().filter(|doubted| snapshot.goes_on_from(&doubted.snapshot));
+        doubted.or(self.believed.as_ref())
     }
 }
 
 /// What one pod says that it did since its last reading that was believed.
-struct Claim<'a> {
-    uid: &'a str,
+struct Claim {
+    uid: String,
     did: PodRound,
     delta: Delta,
     load: Load,
@@ -75,7 +76,7 @@ struct Claim<'a> {
     now: Reading,
 }
 
-impl Claim<'_> {
+impl Claim {
     /// Requests per second that it says have come or ended.
     fn per_second(&self) -> f64 {
         self.load.per_second.max(self.did.completed_per_second + self.did.shed_per_second)
@@ -160,10 +161,12 @@ impl Estimator {
         let mut implausible = 0;
         round.replacing = staying.is_some();
         for pod in &observation.pods {
-            let last = self.last.remove(&pod.uid).unwrap_or_default().young(observation.now);
+            let (uid, last) =
+                self.last.remove_entry(&pod.uid).unwrap_or_else(|| (pod.uid.clone(), Last::default()));
+            let last = last.young(observation.now);
             let Some(ready_at) = pod.ready_at else {
                 // It may come back, with everything that it has counted.
-                next.insert(pod.uid.clone(), last);
+                next.insert(uid, last);
                 continue;
             };
             round.ready += 1;
@@ -176,7 +179,7 @@ impl Estimator {
                 };
                 *round.excluded.entry(reason).or_default() += 1;
                 // The next good reading then covers the gap too.
-                next.insert(pod.uid.clone(), last);
+                next.insert(uid, last);
                 continue;
             };
             round.scraped += 1;
@@ -184,12 +187,13 @@ impl Estimator {
             // A pod that has just become ready has counted nothing before.
             let since_ready = seconds_between(ready_at, sample.at);
             let fresh = || {
-                let known = since_ready < FIRST_READING_SECONDS_MAX && roster.start_is_known(&pod.uid);
+                let known = since_ready < FIRST_READING_SECONDS_MAX && roster.start_is_known(&uid);
                 known.then(|| Reading { at: ready_at, snapshot: Snapshot::default(), cpu: None })
             };
-            let Some(earlier) = last.start(snapshot).or_else(fresh) else {
+            let earlier = last.start(snapshot).map(Cow::Borrowed).or_else(|| fresh().map(Cow::Owned));
+            let Some(earlier) = earlier else {
                 if possible(snapshot, seconds_between(pod.created_at, sample.at)) {
-                    next.insert(pod.uid.clone(), Last { believed: Some(now), doubted: None });
+                    next.insert(uid, Last { believed: Some(now), doubted: None });
                 } else {
                     implausible += 1;
                 }
@@ -197,7 +201,7 @@ impl Estimator {
             };
             let seconds = seconds_between(earlier.at, sample.at);
             if seconds <= 0.0 {
-                next.insert(pod.uid.clone(), Last { believed: Some(now), doubted: None });
+                next.insert(uid, Last { believed: Some(now), doubted: None });
                 continue;
             }
             let delta = snapshot.since(&earlier.snapshot);
@@ -207,7 +211,7 @@ impl Estimator {
             let newly_waiting = (did.in_flight - earlier.snapshot.in_flight.unwrap_or(0.0)) / seconds;
             let per_second = (did.completed_per_second + did.shed_per_second + newly_waiting).max(0.0);
             let load = Load { per_second, seconds, since_ready_seconds: since_ready };
-            claims.push(Claim { uid: &pod.uid, did, delta, load, believed: last.believed, now });
+            claims.push(Claim { uid, did, delta, load, believed: last.believed, now });
         }
         let (most_per_second, most_in_flight) = plausible(&claims);
         let mut deltas = Vec::with_capacity(claims.len());
@@ -219,10 +223,10 @@ impl Estimator {
                 implausible += 1;
                 let counted = claim.did.completed_per_second + claim.did.shed_per_second;
                 // A gauge that lies does not make the counts beside it the start of others.
-                let doubted = (counted > most_per_second).then_some(claim.now);
+                let doubted = (counted > most_per_second).then(|| Box::new(claim.now));
                 Last { believed: claim.believed, doubted }
             };
-            next.insert(claim.uid.to_owned(), last);
+            next.insert(claim.uid, last);
         }
         self.last = next;
         if implausible > 0 {
@@ -302,7 +306,7 @@ fn possible(snapshot: &Snapshot, age_seconds: f64) -> bool {
 }
 
 /// The most that is believed of one pod: requests per second, and requests in it.
-fn plausible(claims: &[Claim<'_>]) -> (f64, f64) {
+fn plausible(claims: &[Claim]) -> (f64, f64) {
     let most = |mut claimed: Vec<f64>, least: f64| {
         if claimed.len() < 3 {
             return IMPOSSIBLE;

@@ -26,14 +26,17 @@ impl Roster {
     pub fn follow(&mut self, observation: &Observation) {
         let mut starts = BTreeMap::new();
         for pod in &observation.pods {
-            let before = self.starts.remove(&pod.uid);
+            let (uid, before) = match self.starts.remove_entry(&pod.uid) {
+                Some((uid, before)) => (uid, Some(before)),
+                None => (pod.uid.clone(), None),
+            };
             let start = match (pod.ready_at.is_some(), before) {
                 (true, None) if self.begun => Start::Now,
                 (true, Some(Start::Now | Start::Earlier)) => Start::Earlier,
                 (true, None | Some(Start::Unknown)) | (false, Some(_)) => Start::Unknown,
                 (false, None) => continue,
             };
-            starts.insert(pod.uid.clone(), start);
+            starts.insert(uid, start);
         }
         (self.starts, self.begun) = (starts, true);
     }
