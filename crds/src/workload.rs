@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::attach::AttachTo;
 use crate::volumes::{Volume, VolumeMount};
 
+/// Keys of labels and of annotations, as Kubernetes has them.
+const QUALIFIED_NAME: &str =
+    "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
+
 /// Seconds that the bundled API needs from the signal to its end: its own drain, and its limit for requests in flight.
 pub const DRAIN_SECONDS: i32 = 25;
 
@@ -49,7 +53,9 @@ pub struct Workload {
 
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[x_kube(validation = Rule::new(format!("self.all(k, k.matches('{QUALIFIED_NAME}'))"))
+        .message("write the keys of nodeSelector as labels have them, such as disktype or example.com/zone"))]
+    #[schemars(extend("maxProperties" = 32), transform = values_of_labels)]
     pub node_selector: BTreeMap<String, String>,
 
     /// Rules by which nodes are required or preferred. As in a pod.
@@ -95,13 +101,17 @@ pub struct Workload {
 
     /// Labels added to the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[x_kube(validation = Rule::new(format!("self.all(k, k.matches('{QUALIFIED_NAME}'))"))
+        .message("write a label's key in up to 63 letters, digits, dashes, underscores and dots, such as team, after a domain and a slash if need be"))]
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('plimsoll.dev/') && !k.startsWith('app.kubernetes.io/'))")
         .message("rename the label: those that begin with plimsoll.dev/ or app.kubernetes.io/ are set by the operator"))]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("maxProperties" = 32), transform = values_of_labels)]
     pub labels: BTreeMap<String, String>,
 
     /// Annotations added to the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[x_kube(validation = Rule::new(format!("self.all(k, k.lowerAscii().matches('{QUALIFIED_NAME}'))"))
+        .message("write an annotation's key in up to 63 letters, digits, dashes, underscores and dots, such as note, after a domain and a slash if need be"))]
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('plimsoll.dev/'))")
         .message("rename the annotation: those that begin with plimsoll.dev/ are set by the operator"))]
     #[schemars(extend("maxProperties" = 32))]
@@ -176,6 +186,16 @@ fn default_sleep() -> i32 {
 /// The sleep, what the bundled API needs, and room to spare.
 fn default_grace() -> i32 {
     45
+}
+
+/// What the value of a label is: up to 63 letters, digits, dashes, underscores and dots, or nothing.
+fn values_of_labels(schema: &mut Schema) {
+    if let Some(values) =
+        schema.pointer_mut("/additionalProperties").and_then(serde_json::Value::as_object_mut)
+    {
+        values.insert("maxLength".into(), 63.into());
+        values.insert("pattern".into(), "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$".into());
+    }
 }
 
 /// A number from 0 on, or a percentage up to 100%.

@@ -456,10 +456,15 @@ async fn the_annotations_for_artifact_hub_say_what_is_so() {
         .unwrap()
         .iter()
         .filter(|variable| variable["name"].as_str().is_some_and(|name| name.ends_with("_IMAGE")));
-    let used = named.map(|variable| &variable["value"]).chain([&container["image"]]);
+    let definition = yaml(&read(&chart().join("files/crds/apideployments.yaml")));
+    let exporter = definition
+        .pointer(
+            "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/cache/properties/managed",
+        )
+        .and_then(|managed| managed.pointer("/properties/exporter/properties/image/default"));
+    let used = named.map(|variable| &variable["value"]).chain([&container["image"], exporter.unwrap()]);
     assert_eq!(listed.collect::<BTreeSet<_>>(), used.map(|image| image.as_str().unwrap()).collect());
 
-    let definition = yaml(&read(&chart().join("files/crds/apideployments.yaml")));
     let crds = annotation("crds");
     let [crd] = &crds.as_array().unwrap()[..] else { panic!("one definition") };
     assert_eq!(crd["name"], definition["metadata"]["name"]);

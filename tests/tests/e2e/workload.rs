@@ -357,6 +357,14 @@ fn what_cannot_work_or_reaches_beyond_the_namespace_is_refused() {
             ),
             (json!({ "workload": { "automountServiceAccountToken": true } }), "name the account"),
             (json!({ "workload": { "labels": { "plimsoll.dev/app": "x" } } }), "rename the label"),
+            (json!({ "workload": { "labels": { "a team": "x" } } }), "write a label's key"),
+            (json!({ "workload": { "labels": { "team": "a shop" } } }), "spec.workload.labels"),
+            (json!({ "workload": { "annotations": { "example.com/": "x" } } }), "write an annotation's key"),
+            (
+                json!({ "workload": { "nodeSelector": { "Example.com/zone": "x" } } }),
+                "write the keys of nodeSelector",
+            ),
+            (json!({ "workload": { "nodeSelector": { "zone": "-a" } } }), "spec.workload.nodeSelector"),
             (
                 json!({ "workload": { "volumeMounts": [{ "name": "v", "mountPath": "/x" }] } }),
                 "write under volumes",
