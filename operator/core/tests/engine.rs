@@ -38,6 +38,8 @@ struct World {
     /// Of them, those that ended with an error.
     failed: f64,
     in_flight: f64,
+    /// From created to ready.
+    start_seconds: i64,
 }
 
 impl World {
@@ -51,6 +53,7 @@ impl World {
             counts: [0.0; 9],
             failed: 0.0,
             in_flight: 0.0,
+            start_seconds: 3,
         }
     }
 
@@ -87,7 +90,7 @@ impl World {
             uid: format!("{}-{index}", self.template),
             template: self.template.to_string(),
             created_at: started,
-            ready_at: Some(started + SignedDuration::from_secs(3)),
+            ready_at: Some(started + SignedDuration::from_secs(self.start_seconds)),
             sample: Some(Sample { at: self.now(), reading: self.snapshot(), cpu: None }),
         });
         Observation {
@@ -159,6 +162,26 @@ fn the_right_number_is_found_from_either_side() {
         let capacity = decision.capacity.unwrap();
         assert!((35.0..65.0).contains(&capacity.low_per_second), "{capacity:?}");
     }
+}
+
+/// Seconds between the first two times that replicas are taken away while little is known.
+fn between_steps_down(start_seconds: i64) -> i64 {
+    let mut world = World::new(18);
+    world.start_seconds = start_seconds;
+    let mut rounds = Vec::new();
+    while rounds.len() < 2 {
+        let before = world.replicas;
+        if world.run(1, 200.0, late).to < before {
+            rounds.push(world.round);
+        }
+        assert!(world.round < 240, "it goes down {} times in twenty minutes", rounds.len());
+    }
+    (rounds[1] - rounds[0]) * PERIOD_SECONDS
+}
+
+#[test]
+fn what_takes_long_to_come_back_is_taken_away_slowly() {
+    assert_eq!([3, 20, 45].map(between_steps_down), [20, 20, 45]);
 }
 
 #[test]

@@ -35,7 +35,7 @@ const TRIAL_GROWTH: u32 = 2;
 const FIRST_TRIAL_GROWTH: u32 = 4;
 /// While the capacity is unsure, replicas are taken away this part at a time,
 const DOWN_UNSURE: f64 = 0.12;
-/// and so long after the last time.
+/// and so long after the last time, or as long as a pod takes to start: a step too far is undone no sooner.
 const DOWN_UNSURE_SECONDS: f64 = 20.0;
 /// Requests are counted back over this long.
 const COUNTED_SECONDS: f64 = 600.0;
@@ -273,7 +273,7 @@ impl Engine {
             return (held, Rule::FewRequests);
         }
         let to = if known.unsure {
-            if now - self.down_at_seconds < DOWN_UNSURE_SECONDS {
+            if now - self.down_at_seconds < DOWN_UNSURE_SECONDS.max(self.startup.p90_seconds()) {
                 return (held, Rule::Unsure);
             }
             steady.max(held - ((f64::from(held) * DOWN_UNSURE) as u32).max(1))
