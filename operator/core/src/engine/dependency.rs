@@ -54,7 +54,7 @@ struct Tried {
 }
 
 impl Tried {
-    /// Of the numbers from the one before to the one that was tried, the least that answers what is answered now. Late or not,
+    /// Of the numbers from the one before to the one that was tried, the least that completes what is completed now: late or not,
     /// requests are to be answered. Pods that are busy still do not show what fewer of them could.
     fn useful(&self, state: State) -> u32 {
         let same = AS_GOOD * state.completed_per_second < self.completed_per_second;
