@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use plimsoll_core::engine::{
-    Answer, Decision, Engine, Learned, LearnedCapacity, Likely, Observation, Pod, Rule, Sample, Settings,
-    Target, VIOLATION_PRICE_DEFAULT,
+    Answer, Cpu, Decision, Engine, Learned, LearnedCapacity, Likely, Observation, Pod, Rule, Sample,
+    Settings, Target, VIOLATION_PRICE_DEFAULT,
 };
 use plimsoll_core::histogram::{Rejection, Snapshot};
 use proptest::prelude::*;
@@ -40,6 +40,10 @@ struct World {
     in_flight: f64,
     /// From created to ready.
     start_seconds: i64,
+    /// CPU time of a request, where pods tell it.
+    cost_seconds: Option<f64>,
+    /// CPU time that each pod has used.
+    used_seconds: f64,
 }
 
 impl World {
@@ -54,6 +58,8 @@ impl World {
             failed: 0.0,
             in_flight: 0.0,
             start_seconds: 3,
+            cost_seconds: None,
+            used_seconds: 0.0,
         }
     }
 
@@ -69,6 +75,12 @@ impl World {
         let late = (requests * late_share).round();
         self.counts[2] += requests - late;
         self.counts[6] += late;
+        self.used_seconds += requests * self.cost_seconds.unwrap_or(0.0);
+    }
+
+    fn cpu(&self) -> Option<Cpu> {
+        let used_seconds = self.cost_seconds.map(|_| self.used_seconds)?;
+        Some(Cpu { used_seconds, limit_cores: None, periods: 0.0, throttled_periods: 0.0 })
     }
 
     fn snapshot(&self) -> Result<Snapshot, Rejection> {
@@ -91,7 +103,7 @@ impl World {
             template: self.template.to_string(),
             created_at: started,
             ready_at: Some(started + SignedDuration::from_secs(self.start_seconds)),
-            sample: Some(Sample { at: self.now(), reading: self.snapshot(), cpu: None }),
+            sample: Some(Sample { at: self.now(), reading: self.snapshot(), cpu: self.cpu() }),
         });
         Observation {
             now: self.now(),
@@ -162,6 +174,37 @@ fn the_right_number_is_found_from_either_side() {
         let capacity = decision.capacity.unwrap();
         assert!((35.0..65.0).contains(&capacity.low_per_second), "{capacity:?}");
     }
+}
+
+/// What was decided before the requests of a world become so many times as dear, and in each of the two rounds after that.
+fn when_cost_changes(factor: f64, cpu_is_told: bool) -> [Decision; 3] {
+    let mut world = World::new(50);
+    world.settings.max = 200;
+    let mut run = |rounds, factor: f64| {
+        world.cost_seconds = cpu_is_told.then_some(0.01 * factor);
+        world.run(rounds, 2000.0, |per_pod| late(factor * per_pod))
+    };
+    [run(240, 1.0), run(1, factor), run(1, factor)]
+}
+
+#[test]
+fn requests_that_take_more_cpu_are_answered_after_two_rounds() {
+    let [before, first, second] = when_cost_changes(1.25, true);
+    assert_eq!(first.inputs.cost_factor, None, "one round may be chance");
+    let found = second.inputs.cost_factor.unwrap();
+    assert!((found / 1.25 - 1.0).abs() < 0.03, "{found}");
+    let more = f64::from(second.to) / f64::from(before.to);
+    assert!((1.2..1.4).contains(&more), "{} then {}", before.to, second.to);
+    let [_, _, blind] = when_cost_changes(1.25, false);
+    assert!(blind.to + 3 < second.to, "{} without CPU, {} with it", blind.to, second.to);
+}
+
+#[test]
+fn requests_that_take_less_cpu_are_answered_with_fewer_replicas() {
+    let [before, _, second] = when_cost_changes(0.5, true);
+    assert!(second.cheapest < before.to - 10, "{} then {second:?}", before.to);
+    let [_, _, blind] = when_cost_changes(0.5, false);
+    assert!(blind.cheapest > before.to - 4, "{} then {blind:?}", before.to);
 }
 
 /// Seconds between the first two times that replicas are taken away while little is known.
@@ -478,12 +521,13 @@ proptest! {
     #[test]
     fn anything_gives_a_number_within_the_bounds(
         rounds in prop::collection::vec(
-            (0.0..1e6_f64, 0.0..1.0_f64, 0.0..1e9_f64, 0_usize..4, -3_i64..10),
+            (0.0..1e6_f64, 0.0..1.0_f64, 0.0..1e9_f64, 0_usize..4, -3_i64..10, 0.0..10.0_f64),
             1..60,
         ),
     ) {
         let mut world = World::new(5);
-        for (per_pod, late, in_flight, unread, jump) in rounds {
+        for (per_pod, late, in_flight, unread, jump, cost) in rounds {
+            world.cost_seconds = Some(cost);
             world.round += jump;
             world.serve(per_pod, late);
             world.in_flight = in_flight;

@@ -83,6 +83,7 @@ fn decision() -> Decision {
             ready: 4,
             measured: 3,
             excluded: [("Timeout", 1)].into(),
+            cost_factor: Some(1.25),
         },
         cheapest: 7,
         outlook: Outlook { expected_per_second: 320.0, p95_per_second: 350.0, horizon_seconds: 25.0 },

@@ -110,12 +110,12 @@ pub fn scenario(name: &str, trace: &Trace, kind: &Kind, seed: u64) -> Scenario {
     scenario
 }
 
-/// When a service of [`changing`] changes: half an hour before the end.
+/// When a service of [`changing`] changes: an hour before the end.
 pub const CHANGE_AT: Duration = Duration::from_mins(30);
 
-/// An hour of a wavering load on a service that changes in its middle, one scenario for each change.
+/// A wavering load on a service that changes, one scenario for each change.
 pub fn changing(kind: &Kind, seed: u64) -> Vec<Scenario> {
-    let trace = generate::noisy(seed, 3600, 0.6, 0.05, 120.0);
+    let trace = generate::noisy(seed, 5400, 0.6, 0.05, 120.0);
     let limits = match kind.service.server {
         crate::service::Server::Workers { count } => Service {
             server: crate::service::Server::Workers { count: count.div_ceil(2) },

@@ -1,5 +1,5 @@
 //! Measures Plimsoll anew beside the peers of an earlier run: what took the time then is not run again when only the engine
-//! has changed. Seeds that come after the earlier run's are measured in full.
+//! has changed. Cases that the earlier run did not have, and seeds that come after its own, are measured in full.
 //!
 //! It never puts together what does not belong together: seeds, cases and policies are held to the earlier run's, and what
 //! runs again beside Plimsoll, one peer on each scenario at least, must come to what it came to then.
@@ -21,11 +21,11 @@ use crate::results::{CaseRuns, Results, Role, Run, Who};
 /// What to do when the earlier run does not fit.
 const INSTEAD: &str = "run without --peers-from";
 
-/// What an earlier run found on each of `cases`, in their order.
+/// What an earlier run found on each of `cases`, in their order; no runs where it did not have the case.
 ///
 /// # Errors
-/// When the file cannot be read or is not of `--json`, when it begins with other seeds or is of another effort, and with its
-/// name for a case that is missing or on which other policies would run today.
+/// When the file cannot be read or is not of `--json`, when it begins with other seeds, is of another effort or has none of the
+/// cases, and with its name for a case on which other policies would run today.
 pub fn read(file: &Path, cases: &[Case], seeds: &[u64], quick: bool) -> Result<Vec<CaseRuns>> {
     let shown = file.display();
     let bytes = std::fs::read(file).with_context(|| format!("read {shown}"))?;
@@ -45,10 +45,9 @@ pub fn read(file: &Path, cases: &[Case], seeds: &[u64], quick: bool) -> Result<V
     );
     let runs = |case: &Case| {
         let wanted = CaseRuns::none(case);
-        let found = earlier.cases.iter().find(|found| wanted.begins_as(found)).with_context(|| {
-            let (name, seconds) = (wanted.name(), wanted.seconds);
-            format!("{shown} has no case \"{name}\" of {seconds} s with the same peaks; {INSTEAD}")
-        })?;
+        let Some(found) = earlier.cases.iter().find(|found| wanted.begins_as(found)) else {
+            return Ok(wanted);
+        };
         ensure!(
             same_policies(found, &earlier.seeds, Effort::of(quick)),
             "{shown} has other policies on \"{}\" than would run today; {INSTEAD}",
@@ -56,7 +55,12 @@ pub fn read(file: &Path, cases: &[Case], seeds: &[u64], quick: bool) -> Result<V
         );
         Ok(found.clone())
     };
-    cases.iter().map(runs).collect()
+    let found = cases.iter().map(runs).collect::<Result<Vec<_>>>()?;
+    ensure!(
+        found.iter().any(|found| !found.runs.is_empty()),
+        "{shown} has none of these cases, of the same length and with the same peaks; {INSTEAD}"
+    );
+    Ok(found)
 }
 
 /// Whether all ran on it that would run today, in the same order, and nothing else.
@@ -184,6 +188,19 @@ mod tests {
     }
 
     #[test]
+    fn a_case_more_is_measured_as_in_a_full_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(&folder, 1);
+        std::fs::write(folder.path().join("this is mine.csv"), "0,4\n180,3\n240,4\n").unwrap();
+        let full = compare(&options).unwrap();
+        let mut earlier = full.clone();
+        earlier.cases[1].seconds += 1;
+        assert!(full.cases.len() == 2);
+        let json = |results: &Results| serde_json::to_string(results).unwrap();
+        assert!(json(&full) == json(&again(&folder, &options, &earlier).unwrap()));
+    }
+
+    #[test]
     fn refuses_what_is_of_another_simulator_or_does_not_have_the_case_or_the_seeds() {
         let folder = tempfile::tempdir().unwrap();
         let options = options(&folder, 1);
@@ -203,8 +220,8 @@ mod tests {
             witness.score.over_share = witness.score.over_share.next_up();
         };
         refused(&witness, &[name, "HPA CPU 50 %", "another simulator"]);
-        refused(&|results| results.cases[0].seconds += 1, &["no case", name]);
-        refused(&|results| results.cases[0].peak_requests_per_second[0] *= 1.01, &["no case", name]);
+        refused(&|results| results.cases[0].seconds += 1, &["none of these cases"]);
+        refused(&|results| results.cases[0].peak_requests_per_second[0] *= 1.01, &["none of these cases"]);
         refused(&|results| drop(results.cases[0].runs.remove(5)), &["other policies", name]);
         refused(&|results| results.seeds = vec![1, 2], &["seeds [1, 2], with which [1] does not begin"]);
         refused(&|results| results.seeds = vec![2], &["seeds [2]"]);

@@ -24,6 +24,8 @@ use super::stopwatch::Stopwatch;
 const SURPRISES: u32 = 3;
 /// Spread that a doubt widens to.
 pub const DOUBT_SPREAD: f64 = 0.3;
+/// When requests become dearer, the capacity may go with it by this part more or less.
+const COST_SPREAD: f64 = 0.4;
 /// Seconds between two doubts.
 const DOUBT_SECONDS: f64 = 60.0;
 /// A pod's capacity is about this part of what its CPU limit would let it complete, unless something else limits it:
@@ -132,6 +134,21 @@ impl Belief {
         self.lessons.doubt(DOUBT_SPREAD);
         (self.surprises, self.doubted_at_seconds) = (0, Some(self.seconds));
         (self.cpu_seconds_per_request, self.cpu_heard) = (None, false);
+    }
+
+    /// A request takes so many times the CPU that it did. Most of what a pod carries goes with it, but not for certain.
+    pub fn cost_changed(&mut self, factor: f64) {
+        for capacity in &mut self.capacities {
+            capacity.cost_changed(factor, COST_SPREAD * factor.ln().abs());
+        }
+        if let Some(fit) = &mut self.queue_fit {
+            fit.cost_changed(factor);
+        }
+        if let Some(cost) = &mut self.cpu_seconds_per_request {
+            *cost *= factor;
+        }
+        self.lessons = Lessons::begin(&self.capacities);
+        self.surprises = 0;
     }
 
     /// Pods of another template come: what was measured of the queue is about the old ones.

@@ -204,6 +204,13 @@ impl Capacity {
         self.grid.settle();
     }
 
+    /// A request has become so many times as dear: so much less is carried, and for certain only within `spread` (of its
+    /// logarithm).
+    pub fn cost_changed(&mut self, factor: f64, spread: f64) {
+        self.grid.first -= factor.ln();
+        self.doubt(spread);
+    }
+
     /// Mean and spread of the logarithm of the capacity.
     pub fn log_moments(&self) -> (f64, f64) {
         self.grid.moments()
@@ -379,6 +386,16 @@ mod tests {
         capacity.doubt(0.3);
         assert!((capacity.floor() - floor).abs() < 0.25, "{} after {floor}", capacity.floor());
         assert!((capacity.steepness() / steepness).ln().abs() < 0.3, "{steepness}");
+    }
+
+    #[test]
+    fn what_costs_more_is_carried_the_less_of_and_is_known_less_well() {
+        let mut capacity = learned();
+        let (before, spread) = capacity.log_moments();
+        capacity.cost_changed(1.5, 0.15);
+        let (after, wider) = capacity.log_moments();
+        assert!((before - after - 1.5_f64.ln()).abs() < 0.03, "{} after {}", after.exp(), before.exp());
+        assert!(spread < 0.1 && (0.12..0.25).contains(&wider), "{wider} after {spread}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::belief::{self, Belief, Known};
 use super::capacity::GROUPING;
 use super::ceiling::{Ceiling, Seen};
 use super::cold::Cold;
+use super::cost::Cost;
 use super::dependency::{Helpfulness, State};
 use super::estimate::{Estimator, Round};
 use super::forecast::Forecast;
@@ -53,6 +54,7 @@ pub struct Engine {
     helpfulness: Helpfulness,
     ceiling: Ceiling,
     cold: Cold,
+    cost: Cost,
     /// More replicas did not help: the number that was as good.
     useful: Option<u32>,
     templates: Templates,
@@ -89,7 +91,7 @@ impl Engine {
 
     fn weigh(&mut self, round: &Round, observation: &Observation, settings: &Settings) -> Decision {
         let current = observation.current;
-        let inputs = Inputs::of(round);
+        let mut inputs = Inputs::of(round);
         // No data is not low load.
         if round.measured == 0 || 2 * round.scraped < round.ready {
             return Decision::hold(current, Rule::Blind, inputs);
@@ -110,6 +112,11 @@ impl Engine {
             let ceiling = &self.ceiling;
             let theirs = |taught: &Taught| 1.0 - ceiling.nearness(taught.together_per_second);
             self.belief.learn_again(round, settings, theirs);
+        }
+        inputs.cost_factor = if seen.busy { None } else { self.cost.follow(round) };
+        if let Some(factor) = inputs.cost_factor {
+            self.belief.cost_changed(factor);
+            self.trust(settings);
         }
         let shared = if self.useful.is_some() { 1.0 } else { self.ceiling.blame() };
         self.belief.learn(round, settings, 1.0 - shared);

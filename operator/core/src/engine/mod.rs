@@ -11,6 +11,7 @@ mod belief;
 mod capacity;
 mod ceiling;
 mod cold;
+mod cost;
 mod decide;
 mod dependency;
 mod estimate;

@@ -62,6 +62,11 @@ impl QueueFit {
         self.grid.settle();
     }
 
+    /// A request has become so many times as dear: so much less saturates a pod.
+    pub fn cost_changed(&mut self, factor: f64) {
+        self.grid.first -= factor.ln();
+    }
+
     /// Learns from latencies: `tails` are the model's edges, ascending.
     pub fn learn(&mut self, tails: &[Tail], evidence: Evidence<'_>) {
         let total = evidence.counts.iter().sum::<f64>();

@@ -115,6 +115,9 @@ pub struct Inputs {
     pub measured: usize,
     /// Ready pods that were left out, by the reason.
     pub excluded: BTreeMap<&'static str, usize>,
+    /// A request was just found to take so many times the CPU that it did: what a pod is believed to carry has moved by as much.
+    /// Null in all other rounds.
+    pub cost_factor: Option<f64>,
 }
 
 /// The load that is expected when new pods would be ready.
@@ -196,6 +199,7 @@ impl Inputs {
             ready: round.ready,
             measured: round.measured,
             excluded: round.excluded.clone(),
+            cost_factor: None,
         }
     }
 }

@@ -197,7 +197,7 @@ fn changes(out: &mut String, results: &Results) {
     shown.extend(customary().into_iter().map(Who::Customary));
     let _ = writeln!(
         out,
-        "\n### Services that change\n\nMinutes from the change until the promise is kept again for five in a row, the slowest of the seeds; then the half hour from the change on: replica-hours of the oracle, with violation-minutes.\n\n| change | {} |\n|---|{}",
+        "\n### Services that change\n\nMinutes from the change until the promise is kept again for five in a row, the slowest of the seeds; then the hour from the change on: replica-hours of the oracle, with violation-minutes.\n\n| change | {} |\n|---|{}",
         shown.iter().map(|&who| results.title(who)).collect::<Vec<_>>().join(" | "),
         "---|".repeat(shown.len()),
     );
