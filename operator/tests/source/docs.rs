@@ -2,6 +2,7 @@
 
 use plimsoll_crds::ApiDeploymentSpec;
 use plimsoll_operator::source::servers::Servers;
+use plimsoll_operator::source::tally;
 use serde_json::{Value, json};
 
 const DOCS: &str = include_str!("../../../docs/metrics-source.md");
@@ -52,6 +53,17 @@ fn every_reason_that_is_listed_is_one() {
         }
     }
     assert!(reasons >= 15, "{reasons}");
+}
+
+#[test]
+fn every_metric_that_is_read_beside_the_histogram_is_listed() {
+    let table = DOCS.split("| Metric | What it tells |").nth(1).unwrap();
+    let rows = table.lines().skip(2).take_while(|row| row.starts_with('|'));
+    let names = rows.flat_map(|row| row.trim_start_matches("| ").split(" | ").next().unwrap().split(", "));
+    let mut listed = names.map(|name| name.trim_matches('`')).collect::<Vec<_>>();
+    let mut read = tally::SCALARS.to_vec();
+    (listed.sort_unstable(), read.sort_unstable());
+    assert_eq!(listed, read);
 }
 
 #[test]

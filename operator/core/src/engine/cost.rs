@@ -7,6 +7,7 @@
 //! capacity goes with it is not certain, for requests may wait for something else: what was learned is moved, and doubted.
 
 use std::collections::VecDeque;
+use std::f64::consts::SQRT_2;
 
 use super::estimate::Round;
 
@@ -35,7 +36,7 @@ const CORES_MIN: f64 = 0.005;
 const BUSIEST: f64 = 3.0;
 /// No more than this factor, or one over it, is believed at once; the rest shows in the next rounds.
 const FACTOR_MAX: f64 = 3.0;
-/// Median distance from the middle of a normal distribution, in its spreads.
+/// Median distance from the middle of a normal distribution, in its spreads. Two of them differ by [`SQRT_2`] times as much.
 const MEDIAN_DISTANCE: f64 = 0.674;
 
 /// What requests have cost lately.
@@ -107,7 +108,7 @@ impl Power {
 struct Dearer {
     /// The logarithm of how many times as dear.
     log_factor: f64,
-    /// Spread of the earlier rounds.
+    /// How far the earlier rounds differ by chance.
     spread: f64,
 }
 
@@ -152,9 +153,9 @@ impl Use {
         let alike = rounds.iter().filter(|at| (at.load - self.load).abs() < SAME_LOAD);
         let off = alike.map(|at| power.unexplained(self.cores - at.cores, self.load - at.load));
         let off = Some(off.collect::<Vec<_>>()).filter(|off| off.len() >= EARLIER_MIN)?;
-        let middle = median(off.clone());
-        let apart = median(off.into_iter().map(|off| (off - middle).abs()).collect());
-        Some(Dearer { log_factor: middle, spread: apart / MEDIAN_DISTANCE })
+        // From one to the next: a change that goes on is no noise.
+        let apart = median(off.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect());
+        Some(Dearer { log_factor: median(off), spread: apart / (MEDIAN_DISTANCE * SQRT_2) })
     }
 }
 
@@ -240,10 +241,15 @@ mod tests {
 
     #[test]
     fn a_change_that_goes_on_is_found_on() {
-        let steps = (0..40).map(|step| round(10.0, 1.0 + f64::from(step.min(20)) / 20.0));
-        let all = found(wavering(1.0).chain(steps)).into_iter().product::<f64>();
-        let whole = (IDLE_CORES + 0.08) / (IDLE_CORES + 0.04);
-        assert!(all > 0.9 * whole && all < 1.02 * whole, "{all} of {whole}");
+        for (rounds, factor) in [(20, 2.0), (60, 1.6), (60, 0.6)] {
+            let part = |step: i32| f64::from(step.min(rounds)) / f64::from(rounds);
+            let steps = (0..rounds + 20).map(|step| round(10.0, 1.0 + (factor - 1.0) * part(step)));
+            let all = found(wavering(1.0).chain(steps)).into_iter().map(f64::ln).sum::<f64>();
+            let whole =
+                ((IDLE_CORES + 10.0 * factor * COST_SECONDS) / (IDLE_CORES + 10.0 * COST_SECONDS)).ln();
+            // The rest is twice what is too little to be found, at most.
+            assert!((whole - all).abs() < 0.16, "{} of {}", all.exp(), whole.exp());
+        }
     }
 
     #[test]

@@ -114,7 +114,8 @@ impl Engine {
             self.belief.learn_again(round, settings, theirs);
         }
         inputs.cost_factor = if seen.busy { None } else { self.cost.follow(round) };
-        if let Some(factor) = inputs.cost_factor {
+        // A release that costs less is not waited for: replicas go step by step after it, and latencies tell how far.
+        if let Some(factor) = inputs.cost_factor.filter(|factor| *factor > 1.0 || !round.replacing) {
             self.belief.cost_changed(factor);
             self.trust(settings);
         }

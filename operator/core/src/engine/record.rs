@@ -115,8 +115,8 @@ pub struct Inputs {
     pub measured: usize,
     /// Ready pods that were left out, by the reason.
     pub excluded: BTreeMap<&'static str, usize>,
-    /// A request was just found to take so many times the CPU that it did: what a pod is believed to carry has moved by as much.
-    /// Null in all other rounds.
+    /// A request was just found to take so many times the CPU that it did: what a pod is believed to carry has moved by as much;
+    /// during a rollout only where it became dearer. Null in all other rounds.
     pub cost_factor: Option<f64>,
 }
 
