@@ -138,7 +138,7 @@ impl Use {
         let telling = round.pods.iter().filter(|pod| pod.telling);
         let told =
             telling.filter_map(|pod| Some((pod.completed_per_second, pod.cpu?.cores))).collect::<Vec<_>>();
-        if told.is_empty() || refused || !(undone <= UNDONE) {
+        if told.is_empty() || refused || undone.is_nan() || undone > UNDONE {
             return None;
         }
         let usual = median(told.iter().map(|pod| pod.1).collect());
