@@ -103,6 +103,12 @@ pub fn compare(options: &Options) -> Result<Results> {
     );
     let peers_from = options.peers_from.as_deref();
     let earlier = peers_from.map(|file| again::read(file, &cases, &seeds, options.quick)).transpose()?;
+    for earlier in earlier.iter().flatten().filter(|earlier| earlier.runs.is_empty()) {
+        eprintln!(
+            "  {} is not in the earlier run, not of this length and height: it runs in full",
+            earlier.name()
+        );
+    }
     let shown = cases.iter().position(|case| case.name() == SHOWN).unwrap_or_default();
     let mut measured = measure_all(&cases, |index| match &earlier {
         Some(earlier) => again::measure(&cases[index], &earlier[index], effort, index == shown),

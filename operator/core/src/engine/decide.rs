@@ -264,7 +264,7 @@ impl Engine {
                 return (held, Rule::DependencyBound);
             }
             let to = self.at_most(state, settings, held, useful);
-            if to == held {
+            if to == held || self.helpfulness.is_to_wait(state, to, self.startup.p90_seconds()) {
                 return (held, Rule::Trial);
             }
             self.helpfulness.scaled_up(state, to);

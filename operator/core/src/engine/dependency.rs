@@ -1,8 +1,8 @@
 //! Whether more replicas help: if what they all depend on is the bottleneck, they do not, and make it worse.
 //!
-//! A scale-up during a violation is a trial. Two in a row that relieve the pods and help nobody are enough to go back to
-//! the number before them, which was the useful one, until the promise has been kept for a while, or until that number turns
-//! out to complete less than the others did.
+//! A scale-up during a violation is a trial. Two in a row that relieve the pods and help nobody, or a bold one, are enough to go
+//! back to the number before them, which was the useful one, until the promise has been kept for a while, or until that number
+//! turns out to complete less than the others did. While a trial runs, small steps more wait for what it shows.
 
 use crate::histogram::Share;
 
@@ -12,6 +12,12 @@ use super::capacity::{CAPACITY_OF_SATURATION, GROUPING};
 const UNHELPFUL_MAX: u32 = 2;
 /// A share of late requests that fell below this part of the one before has been helped.
 const HELPED: f64 = 0.8;
+/// A scale-up to so many times as many replicas is a bold one: it shows as much as two do, and does not wait for another to be judged.
+const BOLD_STEP: f64 = 1.5;
+/// Nor does one of any size for so many times the load,
+const MORE_LOAD: f64 = 1.1;
+/// or where pods take longer than this to start: it would come too late.
+const WAIT_SECONDS_MAX: f64 = 20.0;
 /// The load of a pod must have fallen to this part of the one before: otherwise nothing was tried.
 const RELIEVED: f64 = 0.9;
 /// Seconds for which a scale-up has to show what it does, once its pods are ready and warm.
@@ -47,6 +53,7 @@ struct Tried {
     replicas: u32,
     settled_at_seconds: Option<f64>,
     late_share: f64,
+    offered_per_second: f64,
     per_pod_per_second: f64,
     completed_per_second: f64,
     /// Whether its pods were kept busy.
@@ -152,6 +159,15 @@ impl Helpfulness {
         self.tried.is_some()
     }
 
+    /// Whether a scale-up to `replicas` is to wait until the one before has shown what it does; new pods take so long to start.
+    pub fn is_to_wait(&self, state: State, replicas: u32, start_seconds: f64) -> bool {
+        let Some(tried) = self.tried.filter(|_| state.violated() && start_seconds <= WAIT_SECONDS_MAX) else {
+            return false;
+        };
+        f64::from(replicas) < BOLD_STEP * f64::from(tried.replicas)
+            && state.offered_per_second < MORE_LOAD * tried.offered_per_second
+    }
+
     /// Replicas before the scale-up that has still to show what it does.
     pub fn tried_from(&self) -> Option<u32> {
         self.tried.map(|tried| tried.before)
@@ -163,6 +179,7 @@ impl Helpfulness {
             Some(tried) => {
                 (tried.replicas, tried.settled_at_seconds) = (replicas, None);
                 tried.late_share = tried.late_share.max(state.share().value);
+                tried.offered_per_second = state.offered_per_second;
             }
             None if state.violated() => {
                 self.tried = Some(Tried {
@@ -170,6 +187,7 @@ impl Helpfulness {
                     replicas,
                     settled_at_seconds: None,
                     late_share: state.share().value,
+                    offered_per_second: state.offered_per_second,
                     per_pod_per_second: state.per_pod_per_second,
                     completed_per_second: state.completed_per_second,
                     busy: state.busy_per_second.is_some(),
@@ -192,8 +210,8 @@ impl Helpfulness {
         if !violated || state.share().value < HELPED * tried.late_share {
             self.forget();
         } else if relieved {
-            // A step of two steps' size is as good as two.
-            self.unhelpful += if tried.replicas >= 2 * tried.before { UNHELPFUL_MAX } else { 1 };
+            let bold = f64::from(tried.replicas) >= BOLD_STEP * f64::from(tried.before);
+            self.unhelpful += if bold { UNHELPFUL_MAX } else { 1 };
             self.useful.get_or_insert(tried.useful(state));
         }
         self.tried = None;
@@ -220,12 +238,12 @@ mod tests {
         }
     }
 
-    /// What is known after scale-ups from 4 to 6 to 9 replicas, while `late` tells the late requests of each number.
-    fn after_two_scale_ups(late: impl Fn(u32) -> f64) -> Option<u32> {
+    /// What is known after these scale-ups, while `late` tells the late requests of each number.
+    fn after_scale_ups(steps: &[(u32, u32)], late: impl Fn(u32) -> f64) -> Option<u32> {
         let mut helpfulness = Helpfulness::default();
         let mut now = 0.0;
         let mut useful = None;
-        for (from, to) in [(4, 6), (6, 9)] {
+        for &(from, to) in steps {
             helpfulness.scaled_up(state(now, from, late(from)), to);
             for _ in 0..5 {
                 now += 5.0;
@@ -236,8 +254,29 @@ mod tests {
     }
 
     #[test]
-    fn two_scale_ups_that_change_nothing_are_enough() {
-        assert_eq!(after_two_scale_ups(|_| 300.0), Some(4));
+    fn two_scale_ups_that_change_nothing_are_enough_and_one_bold_one_is() {
+        let changing_nothing = |steps: &[(u32, u32)]| after_scale_ups(steps, |_| 300.0);
+        assert_eq!(changing_nothing(&[(4, 5)]), None);
+        assert_eq!(changing_nothing(&[(4, 5), (5, 6)]), Some(4));
+        assert_eq!(changing_nothing(&[(4, 6)]), Some(4));
+    }
+
+    #[test]
+    fn a_step_waits_for_the_one_before_unless_it_is_bold_or_urgent() {
+        let mut helpfulness = Helpfulness::default();
+        let before = state(0.0, 8, 300.0);
+        assert!(!helpfulness.is_to_wait(before, 10, 3.0), "nothing is being tried");
+        helpfulness.scaled_up(before, 10);
+        let now = state(5.0, 10, 300.0);
+        let waits = |state, replicas, start_seconds| helpfulness.is_to_wait(state, replicas, start_seconds);
+        assert_eq!([11, 14, 15].map(|replicas| waits(now, replicas, 3.0)), [true, true, false]);
+        assert!(!waits(now, 11, 45.0), "it would come too late");
+        assert!(
+            !waits(State { late: 0.0, ..now }, 11, 3.0),
+            "the promise is kept: nothing speaks against it"
+        );
+        let loads = [430.0, 440.0].map(|offered_per_second| State { offered_per_second, ..now });
+        assert_eq!(loads.map(|state| waits(state, 11, 3.0)), [true, false]);
     }
 
     /// The useful number after a scale-up from 4 busy replicas to 9, which are late as before and answer so many of 400
@@ -263,8 +302,9 @@ mod tests {
 
     #[test]
     fn a_scale_up_that_helps_is_not_held_against_the_next() {
-        assert_eq!(after_two_scale_ups(|replicas| 3000.0 / f64::from(replicas.pow(2))), None);
-        assert_eq!(after_two_scale_ups(|replicas| if replicas < 9 { 300.0 } else { 0.0 }), None);
+        let steps = [(4, 5), (5, 6)];
+        assert_eq!(after_scale_ups(&steps, |replicas| 3000.0 / f64::from(replicas.pow(2))), None);
+        assert_eq!(after_scale_ups(&steps, |replicas| if replicas < 6 { 300.0 } else { 0.0 }), None);
     }
 
     #[test]
