@@ -275,7 +275,7 @@ mod tests {
             !waits(State { late: 0.0, ..now }, 11, 3.0),
             "the promise is kept: nothing speaks against it"
         );
-        let loads = [430.0, 440.0].map(|offered_per_second| State { offered_per_second, ..now });
+        let loads = [430.0, 450.0].map(|offered_per_second| State { offered_per_second, ..now });
         assert_eq!(loads.map(|state| waits(state, 11, 3.0)), [true, false]);
     }
 
