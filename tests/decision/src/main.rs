@@ -1,14 +1,15 @@
-//! Measures what a decision costs and prints it as JSON. `cargo xtask bench decision` builds and runs it.
+//! Measures what a decision costs and what a simulated hour takes, and prints it as JSON. `cargo xtask bench decision` builds and runs it.
 
 use anyhow::Result;
 use clap::Parser;
 use plimsoll_decision::counting::Counting;
 use plimsoll_decision::measure::{Case, State, measure};
+use plimsoll_decision::{Told, hour};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Measures what a decision costs.
+/// Measures what a decision costs and what a simulated hour takes.
 #[derive(Parser)]
 struct Arguments {
     /// Numbers of pods.
@@ -20,21 +21,25 @@ struct Arguments {
     /// Decisions of each case with cold caches, and as many with warm ones.
     #[arg(long)]
     pairs: usize,
-    /// Less history before.
+    /// Simulated hours.
+    #[arg(long)]
+    hours: usize,
+    /// Less history before, and simulated minutes in place of hours.
     #[arg(long)]
     quick: bool,
 }
 
 fn main() -> Result<()> {
-    let Arguments { pods, edges, pairs, quick } = Arguments::parse();
-    let mut found = Vec::new();
+    let Arguments { pods, edges, pairs, hours, quick } = Arguments::parse();
+    let mut cases = Vec::new();
     for state in State::ALL {
         for &pods in &pods {
             for &edges in &edges {
-                found.push(measure(Case { state, pods, edges }, pairs, quick)?);
+                cases.push(measure(Case { state, pods, edges }, pairs, quick)?);
             }
         }
     }
-    println!("{}", serde_json::to_string(&found)?);
+    let hours = hour::measure(if quick { 60 } else { 3600 }, hours)?;
+    println!("{}", serde_json::to_string(&Told { cases, hours })?);
     Ok(())
 }

@@ -1,13 +1,12 @@
 //! Warms an engine up, and measures its next decisions one by one.
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nix::time::{ClockId, clock_gettime};
 use plimsoll_core::engine::{Decision, Engine};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::cpu_time;
 use crate::counting::Allocated;
 use crate::fleet::Fleet;
 
@@ -116,11 +115,6 @@ pub fn measure(case: Case, pairs: usize, quick: bool) -> Result<Measured> {
         measured.allocated_bytes.push(allocated.bytes);
     }
     Ok(measured)
-}
-
-/// CPU time of this thread: what others take of the machine meanwhile is not in it.
-fn cpu_time() -> Result<Duration> {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Into::into).context("read the thread's CPU time")
 }
 
 fn check(state: State, decision: &Decision) -> Result<()> {

@@ -62,7 +62,8 @@ pub enum Command {
     Api(Options),
     /// Compares the API's own latency histogram with what its clients feel, below and above the capacity of its CPU quota.
     Latency(bench_latency::Options),
-    /// Measures what a decision of the scaling engine costs, in time and allocations, against pods and histogram sizes.
+    /// Measures what a decision of the scaling engine costs, in time and allocations, against pods and histogram sizes, and what a
+    /// simulated hour takes.
     Decision(decision::Options),
     /// Runs the scaling engine beside HPA, KEDA, Knative and an oracle in the simulator, on traces and changing services.
     Scaling(scaling::Options),

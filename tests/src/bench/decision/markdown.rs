@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use plimsoll_decision::{Measured, State};
+use plimsoll_decision::{Measured, State, hour};
 
 use super::goals::goals;
-use super::results::{Results, allocated_bytes, allocations, cold, warm};
+use super::results::{Results, allocated_bytes, allocations, cold, hour_seconds, warm};
 use crate::bench::markdown::{NONE, goals_table, publish_between};
 
 const BEGIN: &str = "<!-- results: written by `cargo xtask bench decision --publish` -->";
@@ -27,6 +27,7 @@ pub fn render(results: &Results) -> String {
         let kib = allocated_bytes(measured)?.median / 1024.0;
         Some(format!("{:.0}; {kib:.0}", allocations(measured)?.median))
     });
+    hours_table(&mut out, results);
     out
 }
 
@@ -85,10 +86,21 @@ fn table(out: &mut String, results: &Results, cell: impl Fn(&Measured) -> Option
     }
 }
 
+fn hours_table(out: &mut String, results: &Results) {
+    let (pods, rate) = (hour::PODS, hour::REQUESTS_PER_SECOND);
+    let _ = writeln!(out, "\n### A simulated hour: {pods} pods, {rate:.0} requests/s\n");
+    let _ =
+        writeln!(out, "| policy | simulated seconds | requests | seconds of one core |\n|---|---|---|---|");
+    for hours in &results.hours {
+        let took = hour_seconds(hours).map_or_else(|| NONE.to_owned(), |spread| spread.show(2));
+        let _ = writeln!(out, "| {} | {} | {} | {took} |", hours.policy, hours.seconds, hours.requests);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use plimsoll_decision::Case;
+    use plimsoll_decision::{Case, Hours};
 
     use super::*;
     use crate::bench::machine::Machine;
@@ -110,6 +122,7 @@ mod tests {
             version: "1".into(),
             quick: false,
             cases,
+            hours: Vec::new(),
         }
     }
 
@@ -149,6 +162,36 @@ mod tests {
         holds(&text, &["801 times in the worst, 500 edges, capacity known | **missed** |"]);
         let text = render(&results(vec![measured(State::Known, 10, 50, 100.0, 10)]));
         holds(&text, &["takes under 1 ms, with cold caches, in every case | – | not measured |"]);
+    }
+
+    #[test]
+    fn a_simulated_hour_is_judged_and_less_is_not() {
+        let hours = |seconds, took| {
+            let hours = |policy: &str, cpu_seconds| Hours {
+                policy: policy.into(),
+                seconds,
+                requests: 7,
+                cpu_seconds,
+            };
+            Results {
+                hours: vec![hours("Plimsoll", took), hours("fixed 50", vec![1.0])],
+                ..results(Vec::new())
+            }
+        };
+        let goal = "a simulated hour of 50 pods at 1000 requests/s takes under 10 s on one core";
+        let text = render(&hours(3600, vec![3.0, 2.0, 4.0]));
+        holds(
+            &text,
+            &[
+                &format!("| {goal} | 3.00 (2.00–4.00) s | met |"),
+                "| Plimsoll | 3600 | 7 | 3.00 (2.00–4.00) |",
+            ],
+        );
+        holds(&render(&hours(3600, vec![11.0])), &[&format!("| {goal} | 11.00 s | **missed** |")]);
+        holds(
+            &render(&hours(60, vec![0.1])),
+            &[&format!("| {goal} | – | not measured |"), "| fixed 50 | 60 | 7 | 1.00 |"],
+        );
     }
 
     #[test]

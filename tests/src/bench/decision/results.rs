@@ -1,9 +1,9 @@
-//! What the benchmark found: every decision's numbers, and the medians over them.
+//! What the benchmark found: every decision's and simulated hour's numbers, and the medians over them.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use plimsoll_decision::{Case, Measured, State};
+use plimsoll_decision::{Case, Hours, Measured, State};
 use serde::Serialize;
 
 use crate::bench::machine::Machine;
@@ -23,6 +23,8 @@ pub struct Results {
     pub quick: bool,
     /// The cases.
     pub cases: Vec<Measured>,
+    /// Simulated hours, of each policy.
+    pub hours: Vec<Hours>,
 }
 
 impl Results {
@@ -60,4 +62,9 @@ pub fn allocations(measured: &Measured) -> Option<Spread> {
 /// Bytes that a decision allocates.
 pub fn allocated_bytes(measured: &Measured) -> Option<Spread> {
     Spread::of(measured.allocated_bytes.iter().map(|&bytes| bytes as f64))
+}
+
+/// Seconds of one core's CPU that a simulated hour took.
+pub fn hour_seconds(hours: &Hours) -> Option<Spread> {
+    Spread::of(hours.cpu_seconds.iter().copied())
 }
