@@ -5,6 +5,14 @@ use clap::Parser as _;
 use plimsoll_operator::config::{Cli, Command};
 use plimsoll_operator::{check, run, telemetry};
 
+// musl's own allocator takes one lock for every call. On a static build a decision over 100 pods with 500 edges each took
+// 0.66 ms of CPU in place of 1.24 ms (`cargo xtask bench decision`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Threads at most: each keeps memory for itself, and a node may have far more cores than an operator has work for.
+const WORKER_THREADS_MAX: usize = 8;
+
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Crd => {
@@ -20,7 +28,9 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Run(config) => {
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
             let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(cores.min(WORKER_THREADS_MAX))
                 .enable_all()
                 .build()
                 .context("start the runtime")?;

@@ -1,13 +1,15 @@
-//! Counts what is allocated. It is the system's allocator otherwise.
+//! Counts what is allocated. It is the operator's allocator otherwise.
 #![allow(unsafe_code, reason = "an allocator is unsafe by its trait; every call is handed on as it came")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use mimalloc::MiMalloc;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
 
-/// The system's allocator, with a count.
+/// The operator's allocator, with a count.
 #[derive(Debug)]
 pub struct Counting;
 
@@ -38,28 +40,28 @@ fn count(bytes: usize) {
     BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
 }
 
-// SAFETY: all is done by the system's allocator, to which pointers and layouts are handed as they came.
+// SAFETY: all is done by the operator's allocator, to which pointers and layouts are handed as they came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
         // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
+        unsafe { MiMalloc.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
         // SAFETY: the caller keeps `alloc_zeroed`'s contract.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { MiMalloc.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `dealloc`'s contract, and `pointer` came from the system's allocator.
-        unsafe { System.dealloc(pointer, layout) }
+        // SAFETY: the caller keeps `dealloc`'s contract, and `pointer` came from the operator's allocator.
+        unsafe { MiMalloc.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size);
-        // SAFETY: the caller keeps `realloc`'s contract, and `pointer` came from the system's allocator.
-        unsafe { System.realloc(pointer, layout, size) }
+        // SAFETY: the caller keeps `realloc`'s contract, and `pointer` came from the operator's allocator.
+        unsafe { MiMalloc.realloc(pointer, layout, size) }
     }
 }
