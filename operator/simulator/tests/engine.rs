@@ -151,16 +151,22 @@ fn pods_that_are_cold_at_first_are_added_while_the_others_have_room() {
 
 #[test]
 fn a_dependency_that_is_saturated_now_and_then_does_not_make_pods_look_weak() {
-    let noisy = suite::traces(1).into_iter().find(|(name, _)| *name == "noisy constant").unwrap().1;
-    let scenario = suite::scenario("noisy constant", &noisy, &kind("dependency-bound"), 1);
-    let (outcome, _) = watch(&scenario);
-    let (first, second) = outcome.seconds.split_at(1800);
-    let mean = |seconds: &[plimsoll_simulator::score::Second]| {
-        seconds.iter().map(|second| f64::from(second.wanted)).sum::<f64>() / seconds.len() as f64
-    };
-    // Twelve carry what the dependency lets through. What was tried is given back, and not tried again and again: they were 25
-    // and 17 while late requests that were the dependency's doing stayed held against the pods.
-    assert!(mean(first) < 22.0 && mean(second) < 15.0, "{} then {}", mean(first), mean(second));
+    const SEEDS: u64 = 8;
+    let mut wanted = [0.0; 2];
+    for seed in 1..=SEEDS {
+        let noisy = suite::traces(seed).into_iter().find(|(name, _)| *name == "noisy constant").unwrap().1;
+        let scenario = suite::scenario("noisy constant", &noisy, &kind("dependency-bound"), seed);
+        let (outcome, _) = watch(&scenario);
+        let (first, second) = outcome.seconds.split_at(1800);
+        for (wanted, seconds) in wanted.iter_mut().zip([first, second]) {
+            let sum = seconds.iter().map(|second| f64::from(second.wanted)).sum::<f64>();
+            *wanted += sum / (seconds.len() as u64 * SEEDS) as f64;
+        }
+    }
+    // Twelve carry what the dependency lets through. What was tried is given back, and not tried again and again: they were 20.7
+    // and 16.5 while small steps did not wait for the trial before them.
+    let [first, second] = wanted;
+    assert!(first < 19.5 && second < 16.0, "{first} then {second}");
 }
 
 /// Minutes over the promise after the change of this name, with the first seeds, and the scale-ups after it.

@@ -51,6 +51,8 @@ pub struct Helpfulness {
 struct Tried {
     before: u32,
     replicas: u32,
+    /// Whether so many were asked for since.
+    made: bool,
     settled_at_seconds: Option<f64>,
     late_share: f64,
     offered_per_second: f64,
@@ -164,7 +166,9 @@ impl Helpfulness {
         let Some(tried) = self.tried.filter(|_| state.violated() && start_seconds <= WAIT_SECONDS_MAX) else {
             return false;
         };
-        f64::from(replicas) < BOLD_STEP * f64::from(tried.replicas)
+        // Nothing is waited for where a step was not made: while it is paused, or only numbers are wanted.
+        tried.made
+            && f64::from(replicas) < BOLD_STEP * f64::from(tried.replicas)
             && state.offered_per_second < MORE_LOAD * tried.offered_per_second
     }
 
@@ -177,7 +181,7 @@ impl Helpfulness {
     pub fn scaled_up(&mut self, state: State, replicas: u32) {
         match &mut self.tried {
             Some(tried) => {
-                (tried.replicas, tried.settled_at_seconds) = (replicas, None);
+                (tried.replicas, tried.made, tried.settled_at_seconds) = (replicas, false, None);
                 tried.late_share = tried.late_share.max(state.share().value);
                 tried.offered_per_second = state.offered_per_second;
             }
@@ -185,6 +189,7 @@ impl Helpfulness {
                 self.tried = Some(Tried {
                     before: state.replicas,
                     replicas,
+                    made: false,
                     settled_at_seconds: None,
                     late_share: state.share().value,
                     offered_per_second: state.offered_per_second,
@@ -199,6 +204,7 @@ impl Helpfulness {
 
     fn judge(&mut self, state: State, violated: bool) {
         let Some(tried) = &mut self.tried else { return };
+        tried.made |= state.replicas >= tried.replicas;
         if !state.settled || state.replicas < tried.replicas {
             return;
         }
@@ -267,14 +273,13 @@ mod tests {
         let before = state(0.0, 8, 300.0);
         assert!(!helpfulness.is_to_wait(before, 10, 3.0), "nothing is being tried");
         helpfulness.scaled_up(before, 10);
+        assert!(!helpfulness.is_to_wait(before, 11, 3.0), "the step was not made");
         let now = state(5.0, 10, 300.0);
+        helpfulness.follow(now);
         let waits = |state, replicas, start_seconds| helpfulness.is_to_wait(state, replicas, start_seconds);
         assert_eq!([11, 14, 15].map(|replicas| waits(now, replicas, 3.0)), [true, true, false]);
         assert!(!waits(now, 11, 45.0), "it would come too late");
-        assert!(
-            !waits(State { late: 0.0, ..now }, 11, 3.0),
-            "the promise is kept: nothing speaks against it"
-        );
+        assert!(!waits(State { late: 0.0, ..now }, 11, 3.0), "the promise is kept");
         let loads = [430.0, 450.0].map(|offered_per_second| State { offered_per_second, ..now });
         assert_eq!(loads.map(|state| waits(state, 11, 3.0)), [true, false]);
     }
