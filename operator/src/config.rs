@@ -29,6 +29,10 @@ pub enum Command {
     Check(check::Options),
 }
 
+/// Resources that are reconciled at the same time, unless it is said otherwise. One whose pods answer nothing is at work for two
+/// seconds of five, so that three hundred of those leave room for others.
+pub const CONCURRENCY: u16 = 128;
+
 /// Configuration of the controller.
 #[derive(Clone, Debug, Args)]
 pub struct Config {
@@ -72,7 +76,7 @@ pub struct Config {
     #[arg(long, env = "PLIMSOLL_PROMETHEUS_CONFIG", value_name = "FILE")]
     pub prometheus_config: Option<PathBuf>,
     /// Resources that are reconciled at the same time.
-    #[arg(long, env = "PLIMSOLL_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, env = "PLIMSOLL_CONCURRENCY", default_value_t = CONCURRENCY, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
 }
 

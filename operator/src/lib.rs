@@ -8,6 +8,7 @@ pub mod check;
 pub mod clients;
 pub mod config;
 pub mod controller;
+pub mod decisions;
 pub mod error;
 pub mod external_metrics;
 pub mod fence;

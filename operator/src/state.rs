@@ -1,6 +1,6 @@
 //! What the process keeps of each object between two reconciles. It is bounded, and losing it is harmless.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -12,12 +12,10 @@ use plimsoll_core::plan::Decision;
 use plimsoll_crds::ApiDeploymentStatus;
 
 use crate::app::cache::Question;
+use crate::decisions::Decisions;
 use crate::metrics::object::ObjectMetrics;
 use crate::source::credentials;
 use crate::source::round::Progress;
-
-/// Decisions kept for each object: three quarters of an hour at the default scrape period.
-const DECISIONS_MAX: usize = 512;
 
 /// State of all objects.
 #[derive(Debug, Default)]
@@ -33,7 +31,7 @@ type Key = (String, String);
 pub struct Object {
     /// Held for a whole reconcile; the controller never runs two of one object at a time, so nobody waits.
     pub working: tokio::sync::Mutex<Working>,
-    decisions: Mutex<VecDeque<Arc<Decision>>>,
+    decisions: Mutex<Decisions>,
     failures: Mutex<u32>,
     metrics: Mutex<ObjectMetrics>,
 }
@@ -113,13 +111,13 @@ impl Registry {
         objects.entry((namespace.to_owned(), name.to_owned())).or_default().clone()
     }
 
-    /// The last decisions on an object, oldest first.
+    /// What is kept of the decisions on an object, oldest first; see [`Decisions`].
     pub fn decisions(&self, namespace: &str, name: &str) -> Vec<Arc<Decision>> {
         let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         let object = objects.get(&(namespace.to_owned(), name.to_owned())).cloned();
         drop(objects);
         object.map_or_else(Vec::new, |object| {
-            object.decisions.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+            object.decisions.lock().unwrap_or_else(PoisonError::into_inner).all()
         })
     }
 
@@ -149,11 +147,7 @@ impl Registry {
 impl Object {
     /// Keeps a decision.
     pub fn record(&self, decision: Decision) {
-        let mut decisions = self.decisions.lock().unwrap_or_else(PoisonError::into_inner);
-        if decisions.len() == DECISIONS_MAX {
-            decisions.pop_front();
-        }
-        decisions.push_back(Arc::new(decision));
+        self.decisions.lock().unwrap_or_else(PoisonError::into_inner).keep(decision);
     }
 
     /// Changes what is told of the object in numbers.

@@ -43,8 +43,9 @@ use crate::state::{Object, Registry, Working};
 /// Longest time for a reconcile: thirteen children may each take [`WRITE_TIMEOUT`](crate::leader::WRITE_TIMEOUT) to fail, as
 /// behind an admission webhook that hangs, and the scrape and the status come on top.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(75);
-/// Pods that are asked at the same time, over all resources.
-const SCRAPES_MAX: usize = 64;
+/// Pods that are asked at the same time, over all resources. Each that never answers takes a turn for two seconds, and what waits for
+/// its turn meanwhile may not get it in time: more than any resources in trouble should need, and fewer than a process may have files.
+const SCRAPES_MAX: usize = 512;
 /// Pause while a leader's Lease is late: it is renewed in seconds, or the process ends.
 const RENEWAL_PERIOD: Duration = Duration::from_secs(1);
 /// Pause after a reconcile that is not ours to make; winning the shard triggers all of its objects at once.

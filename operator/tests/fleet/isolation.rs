@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_core::input::Settings;
 use plimsoll_operator::app::Context;
+use plimsoll_operator::config::CONCURRENCY;
 use plimsoll_operator::controller;
 use plimsoll_operator::leader::Led;
 use plimsoll_operator::metrics::Metrics;
@@ -117,6 +118,70 @@ async fn an_object_whose_writes_hang_slows_no_other() {
 #[tokio::test]
 async fn an_object_whose_writes_fail_slows_no_other() {
     keeps_its_rhythm_beside(Fault::Status(500)).await;
+}
+
+/// A resource whose pods are asked at this port, and its ready pods.
+fn put_with_pods(server: &Server, namespace: &str, port: u16, pods: usize) {
+    let mut resource = app(namespace, "posts", 2);
+    resource["spec"]["metrics"]["port"] = port.into();
+    server.put(&app_path(namespace, "posts"), resource);
+    for pod in 0..pods {
+        let name = format!("posts-{pod}");
+        let labels = serde_json::json!({ "plimsoll.dev/app": "posts", "app.kubernetes.io/component": "api", "app.kubernetes.io/managed-by": "plimsoll" });
+        let ready = serde_json::json!([{ "type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" }]);
+        server.put(
+            &format!("/api/v1/namespaces/{namespace}/pods/{name}"),
+            serde_json::json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": { "name": name, "namespace": namespace, "labels": labels, "creationTimestamp": "2026-01-01T00:00:00Z" },
+                "spec": { "containers": [{ "name": "api" }] },
+                "status": { "phase": "Running", "podIP": "127.0.0.1", "conditions": ready },
+            }),
+        );
+    }
+}
+
+#[tokio::test]
+async fn objects_whose_pods_never_answer_slow_no_other() {
+    let server = Server::new();
+    // They take the question, and keep the connection.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let answering = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for number in 0..40 {
+        put_with_pods(&server, &format!("silent-{number}"), silent.local_addr().unwrap().port(), 4);
+    }
+    put_with_pods(&server, "well", answering.local_addr().unwrap().port(), 2);
+    let kept = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        while let Ok((connection, _)) = silent.accept().await {
+            connections.push(connection);
+        }
+    });
+    let metrics = axum::routing::get(|| async { "# TYPE http_request_duration_seconds histogram\n" });
+    let router = axum::Router::new().route("/metrics", metrics);
+    let answers = tokio::spawn(async move { axum::serve(answering, router).await });
+
+    let operator = Operator::start(&server, CONCURRENCY, 1);
+    until(Duration::from_secs(5), "it has synced", || operator.synced.load(Ordering::Relaxed)).await;
+    operator.lead(&[0]);
+    until(Duration::from_secs(15), "all are scraped", || {
+        (0..40).all(|number| operator.scrapes(&format!("silent-{number}")) > 0)
+            && operator.scrapes("well") > 0
+    })
+    .await;
+    let (began, before) = (Instant::now(), operator.scrapes("well"));
+    until(Duration::from_secs(12), "it was scraped eight times", || operator.scrapes("well") >= before + 8)
+        .await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?} for eight seconds' scrapes", began.elapsed());
+    let read = |namespace: &str| -> Vec<usize> {
+        let decisions = operator.registry.decisions(namespace, "posts");
+        decisions.iter().map(|decision| decision.evidence.pods_scraped).collect()
+    };
+    assert!(read("well")[before..].iter().all(|pods| *pods == 2), "{:?}", read("well"));
+    assert!(read("silent-0").iter().all(|pods| *pods == 0), "{:?}", read("silent-0"));
+    operator.end().await;
+    kept.abort();
+    answers.abort();
 }
 
 #[tokio::test]
