@@ -10,6 +10,7 @@ pub mod content;
 pub mod data;
 pub mod decision;
 pub mod draw;
+pub mod fleet;
 pub mod goals;
 pub mod machine;
 pub mod markdown;
@@ -69,6 +70,8 @@ pub enum Command {
     Scaling(scaling::Options),
     /// Runs a step of the load under Plimsoll and under the real HPA on the local cluster, and a trace on it and in the simulator.
     Cluster(cluster::Options),
+    /// Measures one operator with hundreds of resources on the local cluster: CPU, memory, and whether it keeps up.
+    Fleet(fleet::Options),
 }
 
 /// How it is measured.
@@ -135,6 +138,7 @@ pub async fn run(command: Command) -> Result<()> {
         Command::Decision(options) => return decision::run(options).await,
         Command::Scaling(options) => return scaling::run(options).await,
         Command::Cluster(options) => return cluster::run(options).await,
+        Command::Fleet(options) => return fleet::run(options).await,
     };
     let machine = Machine::read()?;
     host::install_bench_packages().await?;

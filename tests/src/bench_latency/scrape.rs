@@ -49,12 +49,17 @@ impl Scrape {
         })
     }
 
-    /// The sum of a metric's series.
-    pub fn sum(&self, name: &str) -> f64 {
-        let ours = |series: &str| {
+    /// A metric's series, as they stand there, with their values.
+    pub fn series<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
+        let ours = move |series: &str| {
             series.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
         };
-        self.samples().filter(|(series, _)| ours(series)).map(|(_, value)| value).sum()
+        self.samples().filter(move |(series, _)| ours(series))
+    }
+
+    /// The sum of a metric's series.
+    pub fn sum(&self, name: &str) -> f64 {
+        self.series(name).map(|(_, value)| value).sum()
     }
 
     /// The finite upper edges of a histogram over all of its series, rising.
@@ -123,6 +128,7 @@ mod tests {
         assert!((p75 - 0.15).abs() < 1e-9, "{p75}");
         assert!((after.sum("c") - 5.0).abs() < 1e-9);
         assert!(after.quantile(&after, "d_bucket{", 0.5).is_nan());
+        assert_eq!(after.series("c").collect::<Vec<_>>(), [("c{r=\"a\"}", 2.0), ("c{r=\"b\"}", 3.0)]);
         assert_eq!((after.edges("d"), after.edges("c")), (vec![0.1, 0.2], Vec::new()));
     }
 }

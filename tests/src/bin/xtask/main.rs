@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         }
     };
     let left = match arguments.command {
-        Command::Bench { command: bench::Command::Cluster(_) } => {
+        Command::Bench { command: bench::Command::Cluster(_) | bench::Command::Fleet(_) } => {
             "what is there is reused by the next run, or removed by `cargo xtask cluster down`"
         }
         Command::Bench { .. } => "everything that was started has been ended",
