@@ -21,6 +21,11 @@ async fn scenario() -> Result<()> {
     let lock = cluster::lock()?;
     cluster::up(&lock).await?;
     ensure!(cluster::status(&kubernetes).await == Status::Up, "it is not up");
+    let address = std::fs::read_to_string(format!("/sys/class/net/{}/address", layout::BRIDGE))?;
+    ensure!(
+        address.trim() == layout::BRIDGE_HARDWARE_ADDRESS,
+        "the bridge's address comes and goes with its pods: {address}"
+    );
     ensure!(cluster::lock().is_err(), "two commands may have it at once");
 
     // Whatever the sandboxes of its pods hold outlives both of these.

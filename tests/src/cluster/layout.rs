@@ -19,6 +19,9 @@ pub const NODE_ADDRESS: &str = "198.18.0.1";
 pub const KUBERNETES_SERVICE_ADDRESS: &str = "198.19.0.1";
 /// The bridge that joins the pods.
 pub const BRIDGE: &str = "plimsoll0";
+/// Its hardware address, locally administered. Without one of its own a bridge takes the lowest of its ports', another one as pods come
+/// and go, and what pods send to the node is lost until they have heard of it.
+pub const BRIDGE_HARDWARE_ADDRESS: &str = "0a:58:c6:12:00:01";
 /// Name of the pods' network in the plugins' files.
 pub const NETWORK: &str = "plimsoll";
 /// Name of the only node.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::process::Command;
 
-use super::layout::{BRIDGE, NETWORK, NODE_ADDRESS, NODE_POD_RANGE, POD_RANGE, SERVICE_RANGE};
+use super::layout::{
+    BRIDGE, BRIDGE_HARDWARE_ADDRESS, NETWORK, NODE_ADDRESS, NODE_POD_RANGE, POD_RANGE, SERVICE_RANGE,
+};
 use crate::command;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -27,6 +29,7 @@ pub async fn up() -> Result<()> {
     if ip(&["link", "show", BRIDGE]).await.is_err() {
         ip(&["link", "add", BRIDGE, "type", "bridge"]).await?;
     }
+    ip(&["link", "set", BRIDGE, "address", BRIDGE_HARDWARE_ADDRESS]).await?;
     let prefix = NODE_POD_RANGE.split_once('/').map_or("24", |(_, prefix)| prefix);
     ip(&["address", "replace", &format!("{NODE_ADDRESS}/{prefix}"), "dev", BRIDGE]).await?;
     ip(&["link", "set", BRIDGE, "up"]).await?;

@@ -3,9 +3,9 @@
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, ObjectFieldSelector, PodSpec,
-    PodTemplateSpec, Probe, ResourceRequirements, Service, ServicePort, ServiceSpec,
-    TopologySpreadConstraint,
+    Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, ObjectFieldSelector, PodDNSConfig,
+    PodDNSConfigOption, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, Service, ServicePort,
+    ServiceSpec, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -34,18 +34,24 @@ pub const SENTINEL_PORT: u16 = 26379;
 pub const PRIMARY_NAME: &str = "cache";
 /// Milliseconds without an answer after which the primary counts as gone, and for which a failover may take.
 const DOWN_AFTER_MS: u32 = 3000;
-const FAILOVER_MS: u32 = 10_000;
-/// Seconds for which a server that was the primary waits for another to be in its place: two attempts, for the second comes
-/// twice [`FAILOVER_MS`] after the first.
-const PATIENCE_SECONDS: u32 = (DOWN_AFTER_MS + 3 * FAILOVER_MS) / 1000;
+const FAILOVER_MS: u32 = 5000;
+/// For so long a sentinel does nothing after it was held up for two seconds, as by a look-up of a name: Redis' TILT mode.
+const TILT_MS: u32 = 30_000;
+/// Seconds for which a server that was the primary waits for another to be in its place, which has the keys: a TILT and two
+/// attempts, for the second comes twice [`FAILOVER_MS`] after the first. Right after a TILT the first finds no copy to its liking.
+const PATIENCE_SECONDS: u32 = (DOWN_AFTER_MS + TILT_MS + 3 * FAILOVER_MS) / 1000;
+/// Options of the resolver. Servers and sentinels stand still while they look up a name: one packet that is lost must not cost the
+/// resolver's default of five seconds.
+const RESOLVER: [(&str, &str); 2] = [("timeout", "1"), ("attempts", "3")];
 
 /// Names the primary that a sentinel tells, or else the first server: with no sentinel to ask, nothing has run before.
-/// `told` says which of the two.
+/// `told` says which of the two, and `silent` counts those that took the question and did not answer it: they stand still, and may know.
 const FIND_PRIMARY: &str = r#"
 find_primary() {
-  primary=${NODES%% *} told=
+  primary=${NODES%% *} told= silent=0
   for node in $NODES; do
     answer=$(REDISCLI_AUTH=$SENTINEL_PASSWORD timeout 2 $CLI -h "$node" -p 26379 SENTINEL GET-MASTER-ADDR-BY-NAME cache 2>/dev/null)
+    [ $? -ne 124 ] || silent=$((silent + 1))
     for host in $answer; do
       case $host in *".$DOMAIN") primary=$host told=1; return;; esac
       break
@@ -55,14 +61,15 @@ find_primary() {
 "#;
 
 /// Runs the server: as the primary, or as a replica of it. One that was the primary comes back empty, and waits for a while
-/// until the sentinels have put another in its place, which has the keys.
+/// until the sentinels have put another in its place, which has the keys; likewise while they stand still.
 const SERVER: &str = r#"
 me=$POD_NAME.$DOMAIN
 find_primary
 patience=$PATIENCE_SECONDS
-while [ -n "$told" ] && [ "$primary" = "$me" ] && [ $patience -gt 0 ]; do
+waits() { if [ -n "$told" ]; then [ "$primary" = "$me" ]; else [ $silent -gt 0 ]; fi; }
+while waits && [ $patience -gt 0 ]; do
   sleep 1
-  patience=$((patience - 1))
+  patience=$((patience - 1 - 2 * silent))
   find_primary
 done
 set -- "$@" --replica-announce-ip "$me" --masteruser "$REPLICA_USER" --masterauth "$REPLICATION_PASSWORD"
@@ -209,6 +216,12 @@ fn pod(app: &ApiDeployment, cache: &ManagedCache, settings: &Settings) -> PodSpe
     sentinel.volume_mounts.get_or_insert_default().push(mount("sentinel", "/sentinel"));
     pod.containers.push(sentinel);
     pod.volumes.get_or_insert_default().push(empty_dir("sentinel", None));
+    let option = |(name, value): (&str, &str)| PodDNSConfigOption {
+        name: Some(name.into()),
+        value: Some(value.into()),
+    };
+    pod.dns_config =
+        Some(PodDNSConfig { options: Some(RESOLVER.map(option).into()), ..PodDNSConfig::default() });
     pod.topology_spread_constraints = Some(vec![TopologySpreadConstraint {
         label_selector: Some(label_selector(app, Component::Cache)),
         max_skew: 1,
