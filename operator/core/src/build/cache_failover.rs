@@ -32,14 +32,16 @@ const QUORUM: usize = 2;
 pub const SENTINEL_PORT: u16 = 26379;
 /// The name under which they watch the primary.
 pub const PRIMARY_NAME: &str = "cache";
-/// Milliseconds without an answer after which the primary counts as gone, and for which a failover may take.
-const DOWN_AFTER_MS: u32 = 3000;
+/// Milliseconds without an answer after which the primary counts as gone. Sentinels promote no copy that had been without it for
+/// ten times as long before they saw that; during a TILT they see nothing, so that ten times this is longer than [`TILT_MS`].
+const DOWN_AFTER_MS: u32 = 5000;
+/// Milliseconds that a failover may take.
 const FAILOVER_MS: u32 = 5000;
 /// For so long a sentinel does nothing after it was held up for two seconds, as by a look-up of a name: Redis' TILT mode.
 const TILT_MS: u32 = 30_000;
 /// Seconds for which a server that was the primary waits for another to be in its place, which has the keys: a TILT and two
-/// attempts, for the second comes twice [`FAILOVER_MS`] after the first. Right after a TILT the first finds no copy to its liking.
-const PATIENCE_SECONDS: u32 = (DOWN_AFTER_MS + TILT_MS + 3 * FAILOVER_MS) / 1000;
+/// attempts, for the second comes twice [`FAILOVER_MS`] after the first, and takes as long. Right after a TILT the first finds no copy to its liking.
+const PATIENCE_SECONDS: u32 = (DOWN_AFTER_MS + TILT_MS + 4 * FAILOVER_MS) / 1000;
 /// Options of the resolver. Servers and sentinels stand still while they look up a name: one packet that is lost must not cost the
 /// resolver's default of five seconds.
 const RESOLVER: [(&str, &str); 2] = [("timeout", "1"), ("attempts", "3")];
