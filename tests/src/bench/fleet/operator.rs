@@ -153,21 +153,21 @@ fn ready(pod: Pod) -> Option<(String, SocketAddr, Timestamp)> {
     Some((pod.metadata.uid?, SocketAddr::new(address, METRICS_PORT), started))
 }
 
-/// The first folder below `root`, not deeper than `depth`, whose name holds one of `names`.
-fn find_folder(root: &Path, names: &[String], depth: usize) -> Option<PathBuf> {
+/// The first folder below `root`, not deeper than `depth`, whose name holds one of `wanted`.
+fn find_folder(root: &Path, wanted: &[String], depth: usize) -> Option<PathBuf> {
     let folders: Vec<PathBuf> = std::fs::read_dir(root)
         .ok()?
         .flatten()
         .map(|entry| entry.path())
         .filter(|path| path.is_dir())
         .collect();
-    let named = |path: &&PathBuf| {
+    let fits = |path: &&PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        names.iter().any(|wanted| name.contains(wanted.as_str()))
+        wanted.iter().any(|part| name.contains(part.as_str()))
     };
-    if let Some(found) = folders.iter().find(named) {
+    if let Some(found) = folders.iter().find(fits) {
         return Some(found.clone());
     }
     let depth = depth.checked_sub(1)?;
-    folders.iter().find_map(|folder| find_folder(folder, names, depth))
+    folders.iter().find_map(|folder| find_folder(folder, wanted, depth))
 }
