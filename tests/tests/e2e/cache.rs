@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Service;
-use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 use plimsoll_crds::ApiDeployment;
 use plimsoll_tests::cluster::layout;
@@ -276,7 +275,7 @@ fn a_name_server_that_hangs_delays_a_failover_and_loses_no_key() {
         let pods =
             world.pods().list(&ListParams::default().labels("app.kubernetes.io/component=cache")).await?;
         let others: Vec<String> =
-            pods.iter().map(|pod| pod.name_any()).filter(|name| *name != first).collect();
+            pods.iter().filter_map(|pod| pod.metadata.name.clone()).filter(|name| *name != first).collect();
         let hangs =
             NameServerHangs::for_pods(pods.items.into_iter().filter_map(|pod| pod.status?.pod_ip).collect())?;
         world.kubectl(&["delete", "pod", &first, "--grace-period=0", "--force"]).await?;
