@@ -217,9 +217,14 @@ async fn primary(world: &World) -> Result<String> {
     anyhow::bail!("no sentinel names a primary")
 }
 
-/// Gives the primary a key, and waits until all three servers have it.
-async fn keep_a_key(world: &World, primary: &str) -> Result<()> {
-    as_the_api(world, primary, "SET post:kept here").await?;
+/// Makes a cache of three servers, gives its primary a key, and waits until all have it. Returns the primary.
+async fn three_servers_with_a_key(world: &World) -> Result<String> {
+    world
+        .apply_ready(json!({ "cache": { "managed": { "memory": "16Mi", "replicas": 3, "tls": {} } } }))
+        .await?;
+    world.until_condition("CacheReady", "True", "Available").await?;
+    let primary = primary(world).await?;
+    as_the_api(world, &primary, "SET post:kept here").await?;
     let everywhere = async || {
         for index in 0..3 {
             let said = as_the_api(world, &format!("posts-cache-{index}"), "GET post:kept").await?;
@@ -229,7 +234,8 @@ async fn keep_a_key(world: &World, primary: &str) -> Result<()> {
         }
         Ok(true)
     };
-    world.eventually(SOON, "both copies have the key", everywhere).await
+    world.eventually(SOON, "both copies have the key", everywhere).await?;
+    Ok(primary)
 }
 
 /// Nothing that pods ask the cluster's name server comes through, until this is dropped.
@@ -266,12 +272,7 @@ impl Drop for NameServerHangs {
 #[test]
 fn a_name_server_that_hangs_delays_a_failover_and_loses_no_key() {
     world::run("cache-dns", async |world| {
-        world
-            .apply_ready(json!({ "cache": { "managed": { "memory": "16Mi", "replicas": 3, "tls": {} } } }))
-            .await?;
-        world.until_condition("CacheReady", "True", "Available").await?;
-        let first = primary(world).await?;
-        keep_a_key(world, &first).await?;
+        let first = three_servers_with_a_key(world).await?;
         let pods =
             world.pods().list(&ListParams::default().labels("app.kubernetes.io/component=cache")).await?;
         let others: Vec<String> =
@@ -303,12 +304,7 @@ fn a_name_server_that_hangs_delays_a_failover_and_loses_no_key() {
 #[test]
 fn when_the_primary_dies_another_takes_over_with_its_keys_and_the_api_serves_throughout() {
     world::run("cache-failover", async |world| {
-        world
-            .apply_ready(json!({ "cache": { "managed": { "memory": "16Mi", "replicas": 3, "tls": {} } } }))
-            .await?;
-        world.until_condition("CacheReady", "True", "Available").await?;
-        let first = primary(world).await?;
-        keep_a_key(world, &first).await?;
+        let first = three_servers_with_a_key(world).await?;
         let load = world.load("0,10\n45,10\n", &[("/posts/{post}", 1)]).await?;
         world.kubectl(&["delete", "pod", &first, "--grace-period=0", "--force"]).await?;
         let moved = async || Ok(primary(world).await.is_ok_and(|now| now != first));

@@ -2,7 +2,7 @@
 //! cores holds no thousand pods. Its pods are Ready after a while, and their metrics are answered by this process, each on
 //! an address of its own. Everything else of the cluster is real.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,11 +30,11 @@ use super::traffic::Traffic;
 use crate::cluster::layout::BRIDGE;
 use crate::{command, sample};
 
-/// Its name, and the key of the taint that keeps everything else off it.
+/// Its name.
 pub const NODE: &str = "plimsoll-absent";
-/// On it, and tolerated by its pods.
+/// Key of the taint that keeps everything else off it. Its pods tolerate it.
 pub const TAINT: &str = "plimsoll.dev/absent";
-/// On a pod's ApiDeployment's pods: which of the APIs it is of.
+/// Label by which the operator marks pods with their ApiDeployment's name.
 const APP_LABEL: &str = "plimsoll.dev/app";
 /// What an API's name begins with; its place follows.
 pub const API_PREFIX: &str = "api-";
@@ -61,8 +61,8 @@ pub struct AbsentNode {
 struct World {
     traffic: Mutex<Traffic>,
     began: Instant,
-    /// Addresses given so far, each to the pod of that uid.
-    given: Mutex<BTreeMap<String, Ipv4Addr>>,
+    /// Uids of the pods that an address was given to, the next one to each.
+    given: Mutex<BTreeSet<String>>,
 }
 
 impl World {
@@ -78,7 +78,7 @@ impl World {
     fn give_address(&self, pod: String) -> Option<Ipv4Addr> {
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         let next = Ipv4Addr::from(FIRST_ADDRESS + u32::try_from(given.len()).ok()?);
-        given.insert(pod, next).is_none().then_some(next)
+        given.insert(pod).then_some(next)
     }
 }
 
@@ -95,7 +95,7 @@ impl AbsentNode {
         let router = Router::new().route("/metrics", get(metrics)).with_state(Arc::clone(&world));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            // It ends with the process only.
+            // It ends when the task is aborted.
             let _ = axum::serve(listener, router.into_make_service_with_connect_info::<Asked>()).await;
         });
         sample::apply_all(&client, &[node()]).await?;
