@@ -23,7 +23,9 @@ const WRITES: [&str; 4] = ["create", "update", "patch", "delete"];
 /// The pod.
 pub struct Operator {
     address: SocketAddr,
-    cgroup: PathBuf,
+    /// Files of its cgroup.
+    cpu: PathBuf,
+    memory_peak: PathBuf,
     /// When its container started.
     pub started: Timestamp,
 }
@@ -61,9 +63,14 @@ impl Operator {
         })
         .await?;
         let (uid, address, started) = found.context("an operator")?;
-        let cgroup = find_folder(Path::new("/sys/fs/cgroup"), &[uid.clone(), uid.replace('-', "_")], 5)
-            .with_context(|| format!("find the cgroup of pod {uid}"))?;
-        Ok(Self { address, cgroup, started })
+        let find = |root: &str| find_folder(Path::new(root), &[uid.clone(), uid.replace('-', "_")], 5);
+        let cgroup = find("/sys/fs/cgroup/unified").or_else(|| find("/sys/fs/cgroup"));
+        let cgroup = cgroup.with_context(|| format!("find the cgroup of pod {uid}"))?;
+        // Version 1 has a tree for each controller, and another name for the file.
+        let memory_peak =
+            find("/sys/fs/cgroup/memory").map(|folder| folder.join("memory.max_usage_in_bytes"));
+        let memory_peak = memory_peak.unwrap_or_else(|| cgroup.join("memory.peak"));
+        Ok(Self { address, cpu: cgroup.join("cpu.stat"), memory_peak, started })
     }
 
     /// Ends it, and finds the one that takes its place.
@@ -92,7 +99,7 @@ impl Operator {
     /// When it does not answer, or its cgroup is gone.
     pub async fn used(&self) -> Result<Used> {
         let metrics = self.metrics().await?;
-        let stat = self.read("cpu.stat")?;
+        let stat = read(&self.cpu)?;
         let microseconds =
             stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse::<f64>().ok());
         let mut used = Used {
@@ -115,13 +122,7 @@ impl Operator {
     /// # Errors
     /// When its cgroup is gone: it was ended, perhaps for too much memory.
     pub fn memory_peak_bytes(&self) -> Result<f64> {
-        self.read("memory.peak")?.trim().parse().context("a cgroup's memory")
-    }
-
-    fn read(&self, file: &str) -> Result<String> {
-        let path = self.cgroup.join(file);
-        std::fs::read_to_string(&path)
-            .with_context(|| format!("read {}: has the operator been ended?", path.display()))
+        read(&self.memory_peak)?.trim().parse().context("a cgroup's memory")
     }
 
     /// That no container of it was restarted.
@@ -142,6 +143,11 @@ impl Operator {
         }
         Ok(())
     }
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path)
+        .with_context(|| format!("read {}: has the operator been ended?", path.display()))
 }
 
 /// Uid, address of the metrics, and when its container started, of a pod that is Ready.
