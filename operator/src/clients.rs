@@ -5,7 +5,8 @@ use std::time::Duration;
 use kube::Config;
 
 /// Longest wait for one answer of the API server, outside of watches.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Several are made in a reconcile, which must decide although they hang.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The configuration of the client for watches. It has no read timeout, which would end an idle watch: the watcher has
 /// one of its own. A refusal is seen at once, counted and tried again by the watch's own backoff.

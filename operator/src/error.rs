@@ -40,6 +40,12 @@ pub enum Error {
     /// This process does not hold the lease, so it must not write.
     #[error("leadership is not held")]
     Fenced,
+    /// The program met what it does not allow for; only this object is held up by it.
+    #[error("a defect of the operator: {message}; report it with the log")]
+    Panicked {
+        /// What it says.
+        message: String,
+    },
     /// The reconcile as a whole took too long.
     #[error("reconcile took longer than {} s", timeout.as_secs())]
     Timeout {
@@ -64,7 +70,7 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Stale { .. } | Self::Fenced => Retry::Waiting,
-            Self::WriteTimeout { .. } | Self::Timeout { .. } => Retry::Transient,
+            Self::WriteTimeout { .. } | Self::Timeout { .. } | Self::Panicked { .. } => Retry::Transient,
             Self::Read { source, .. } | Self::Write { source, .. } => match source {
                 kube::Error::Api(status) if namespace_is_ending(status) => Retry::Waiting,
                 kube::Error::Api(status) => match status.code {

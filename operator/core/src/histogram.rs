@@ -59,7 +59,7 @@ pub enum Rejection {
     Stale,
     /// The histogram lacks the `+Inf` bucket, which holds the number of all requests.
     NoInfBucket,
-    /// A count is negative, infinite or not a number.
+    /// A count is negative, infinite or not a number, or an edge is negative or not a number.
     InvalidCount,
     /// A bucket holds fewer requests than a lower one, though buckets are cumulative.
     NotMonotone,
@@ -108,7 +108,8 @@ impl Snapshot {
         shed: Option<f64>,
     ) -> Result<Self, Rejection> {
         let valid = |value: f64| value.is_finite() && value >= 0.0;
-        if !cumulative.iter().all(|&(edge, count)| !edge.is_nan() && valid(count)) {
+        // Nothing takes less than no time.
+        if !cumulative.iter().all(|&(edge, count)| edge >= 0.0 && valid(count)) {
             return Err(Rejection::InvalidCount);
         }
         if !in_flight.is_none_or(f64::is_finite) || !shed.is_none_or(valid) {

@@ -515,8 +515,61 @@ fn the_record_is_stable() {
     assert!(decision.counterfactuals[0].violation_chance >= decision.counterfactuals[2].violation_chance);
 }
 
+/// Edges and counts that no histogram of durations has, beside some that one does.
+fn absurd_buckets() -> impl Strategy<Value = Vec<(f64, f64)>> {
+    let edge = prop::sample::select(vec![
+        f64::NEG_INFINITY,
+        -1000.0,
+        -400.0,
+        -0.0,
+        0.0,
+        5e-324,
+        1e-9,
+        0.05,
+        0.1,
+        0.25,
+        1.0,
+        1e9,
+        1e19,
+        1e20,
+        1e300,
+        f64::MAX,
+    ]);
+    let count = prop::sample::select(vec![0.0, 1.0, 20.0, 1e5, 1e15, 1e300]);
+    prop::collection::vec((edge, count), 1..8)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn absurd_histograms_end_no_decision(mut buckets in absurd_buckets(), in_flight in any::<f64>()) {
+        buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut world = World::new(3);
+        for _ in 0..8 {
+            world.serve(20.0, 0.1);
+            let mut observation = world.observation();
+            let times = world.round as f64;
+            let mut up_to = 0.0;
+            let mut cumulative = buckets
+                .iter()
+                .map(|&(edge, count)| {
+                    up_to += times * count;
+                    (edge, up_to)
+                })
+                .collect::<Vec<_>>();
+            cumulative.push((f64::INFINITY, up_to));
+            for (place, pod) in observation.pods.iter_mut().enumerate() {
+                // One of them is as all should be, in every second case.
+                if place > 0 || buckets.len() % 2 == 0 {
+                    pod.sample.as_mut().unwrap().reading = Snapshot::new(cumulative.clone(), Some(in_flight), None);
+                }
+            }
+            let decision = world.decide(&observation);
+            prop_assert!((2..=20).contains(&decision.to), "{decision:?}");
+            world.replicas = decision.to;
+        }
+    }
 
     #[test]
     fn anything_gives_a_number_within_the_bounds(

@@ -26,6 +26,8 @@ fn rejects_what_is_not_a_histogram() {
     assert_eq!(new(&[(0.1, f64::NAN), (inf, 1.0)]), Rejection::InvalidCount);
     assert_eq!(new(&[(0.1, -1.0), (inf, 1.0)]), Rejection::InvalidCount);
     assert_eq!(new(&[(f64::NAN, 1.0), (inf, 1.0)]), Rejection::InvalidCount);
+    assert_eq!(new(&[(-0.1, 1.0), (inf, 1.0)]), Rejection::InvalidCount);
+    assert_eq!(new(&[(-inf, 1.0), (inf, 1.0)]), Rejection::InvalidCount);
     assert_eq!(new(&[(0.1, 1.0)]), Rejection::NoInfBucket);
     assert_eq!(new(&[(0.1, 2.0), (0.2, 1.0), (inf, 3.0)]), Rejection::NotMonotone);
     assert_eq!(new(&[(0.1, 2.0), (inf, 1.0)]), Rejection::NotMonotone);

@@ -11,9 +11,12 @@ mod events;
 mod observe;
 mod rivals;
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -165,8 +168,11 @@ pub async fn reconcile(app: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, E
         return Ok(Action::requeue(pause));
     }
     let began = Instant::now();
-    let result = tokio::time::timeout(RECONCILE_TIMEOUT, converge_and_report(&app, &ctx)).await;
-    let result = result.unwrap_or(Err(Error::Timeout { timeout: RECONCILE_TIMEOUT }));
+    let bounded = async {
+        let result = tokio::time::timeout(RECONCILE_TIMEOUT, converge_and_report(&app, &ctx)).await;
+        result.unwrap_or(Err(Error::Timeout { timeout: RECONCILE_TIMEOUT }))
+    };
+    let result = caught(bounded).await;
     let outcome = result.as_ref().map_or_else(Error::outcome, |_| "ok");
     ctx.metrics.reconciled(outcome, began.elapsed());
     result
@@ -195,7 +201,13 @@ async fn converge_and_report(app: &Guarded, ctx: &Context) -> Result<Action, Err
     working.belong_to(app.metadata.uid.as_deref().unwrap_or_default(), ctx.fence.term());
     let app = in_force(observe::with_last_status(app, &working));
 
-    let converged = converge(&app, ctx, &object, &mut working).await;
+    // Caught here too, so that the status tells of it.
+    let converged = caught(converge(&app, ctx, &object, &mut working)).await;
+    if let Err(Error::Panicked { .. }) = &converged {
+        // What was remembered may be why; the status has what was learned.
+        *working = Working::default();
+        working.belong_to(app.metadata.uid.as_deref().unwrap_or_default(), ctx.fence.term());
+    }
     let message = converged.as_ref().err().map(Error::chain).unwrap_or_default();
     let outcome = match &converged {
         Ok((plan, _)) => status::Outcome::Planned { findings: &plan.findings, decision: &plan.decision },
@@ -211,6 +223,17 @@ async fn converge_and_report(app: &Guarded, ctx: &Context) -> Result<Action, Err
     reported?;
     object.succeeded();
     Ok(Action::requeue(observe::until_next_scrape(&app, &working)))
+}
+
+/// Makes a panic an error of the one object: the controller would end the process by it, and whoever takes over would meet the
+/// same object.
+fn caught<T>(reconcile: impl Future<Output = Result<T, Error>>) -> impl Future<Output = Result<T, Error>> {
+    let panicked = |panic: Box<dyn Any + Send>| {
+        let message = panic.downcast_ref::<String>().cloned();
+        let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(Error::Panicked { message: message.unwrap_or_default() })
+    };
+    AssertUnwindSafe(reconcile).catch_unwind().map(move |result| result.unwrap_or_else(panicked))
 }
 
 /// The plan as it was carried out, with the first write that failed.
@@ -245,4 +268,23 @@ async fn converge(
     }
     events::of_decision(ctx, app, &plan).await;
     Ok((plan, failure))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_the_one_object() {
+        for panics in [true, false] {
+            let reconcile = async {
+                tokio::task::yield_now().await;
+                assert!(!panics, "an edge of {} s", -400);
+                Ok(())
+            };
+            let caught = caught(reconcile).await.map_err(|error| error.to_string());
+            let said = "a defect of the operator: an edge of -400 s; report it with the log".to_owned();
+            assert_eq!(caught, if panics { Err(said) } else { Ok(()) });
+        }
+    }
 }

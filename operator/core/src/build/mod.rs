@@ -96,7 +96,8 @@ pub fn selector_text(app: &ApiDeployment) -> String {
         .join(",")
 }
 
-/// Hash of a child as it should be. It holds within one process only.
+/// Hash of a child as it should be. It holds within one build only: another version of Rust or of the API types may give another.
+/// What was learned of a pod template by it is then learned again.
 pub fn hash_of<K: Serialize>(child: &K) -> u64 {
     let mut hasher = DefaultHasher::new();
     // Maps of the API types are ordered, so equal children serialise equally; children always serialise.

@@ -434,7 +434,9 @@ fn between(counts: &Delta, edges: &[f64]) -> Vec<f64> {
     let mut parts = Vec::with_capacity(edges.len() + 1);
     let mut above = counts.total;
     for &edge in edges {
-        let over = counts.slower_than(Duration::from_secs_f64(edge)).min(above);
+        // An edge may be longer than a Duration can be.
+        let edge = Duration::try_from_secs_f64(edge).unwrap_or(Duration::MAX);
+        let over = counts.slower_than(edge).min(above);
         parts.push(above - over);
         above = over;
     }
