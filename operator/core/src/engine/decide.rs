@@ -264,7 +264,7 @@ impl Engine {
                 return (held, Rule::DependencyBound);
             }
             let to = self.at_most(state, settings, held, useful);
-            if to == held || self.helpfulness.is_to_wait(state, to, self.startup.p90_seconds()) {
+            if to == held || self.helpfulness.is_to_wait(state, to) {
                 return (held, Rule::Trial);
             }
             self.helpfulness.scaled_up(state, to);
@@ -327,7 +327,8 @@ impl Engine {
         State {
             now_seconds: self.clock_seconds,
             replicas: observation.current,
-            settled: round.warm() as u32 >= observation.current,
+            warm: round.warm() as u32,
+            start_seconds: self.startup.p90_seconds(),
             total: round.delta.total + round.delta.shed,
             late: known.target.missed(&round.delta) + round.delta.shed,
             budget: known.target.budget(),

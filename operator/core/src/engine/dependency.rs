@@ -22,6 +22,9 @@ const WAIT_SECONDS_MAX: f64 = 20.0;
 const RELIEVED: f64 = 0.9;
 /// Seconds for which a scale-up has to show what it does, once its pods are ready and warm.
 const JUDGED_AFTER_SECONDS: f64 = 15.0;
+/// Longest wait for the rest of its pods, once half of them are there, beyond the time that pods take to start, in seconds: one that
+/// cannot start, or tells nothing, must not keep the others from being judged, nor more from being added.
+const STRAGGLERS_SECONDS: f64 = 60.0;
 /// Fewer replicas that complete less than this part of what more did were not as good,
 const AS_GOOD: f64 = 0.9;
 /// once they have been alone for so many seconds: pods that go take a part of the requests with them.
@@ -51,8 +54,8 @@ pub struct Helpfulness {
 struct Tried {
     before: u32,
     replicas: u32,
-    /// Whether so many were asked for since.
-    made: bool,
+    /// Since when so many have been asked for.
+    made_at_seconds: Option<f64>,
     settled_at_seconds: Option<f64>,
     late_share: f64,
     offered_per_second: f64,
@@ -72,7 +75,7 @@ impl Tried {
         }
         let more = state.completed_per_second / self.completed_per_second.max(f64::MIN_POSITIVE);
         let room = if self.busy { 1.0 / CAPACITY_OF_SATURATION } else { 1.0 };
-        ((f64::from(self.before) * more * room).ceil() as u32).clamp(self.before, self.replicas)
+        ((f64::from(self.before) * more * room).ceil() as u32).min(self.replicas).max(self.before)
     }
 }
 
@@ -83,8 +86,10 @@ pub struct State {
     pub now_seconds: f64,
     /// Replicas that are asked for.
     pub replicas: u32,
-    /// Whether all of them are ready and warm.
-    pub settled: bool,
+    /// Those that are ready and warm.
+    pub warm: u32,
+    /// Time that new pods take to start, in seconds.
+    pub start_seconds: f64,
     /// Requests that ended, and those of them that were late.
     pub total: f64,
     /// Late requests.
@@ -161,13 +166,14 @@ impl Helpfulness {
         self.tried.is_some()
     }
 
-    /// Whether a scale-up to `replicas` is to wait until the one before has shown what it does; new pods take so long to start.
-    pub fn is_to_wait(&self, state: State, replicas: u32, start_seconds: f64) -> bool {
-        let Some(tried) = self.tried.filter(|_| state.violated() && start_seconds <= WAIT_SECONDS_MAX) else {
+    /// Whether a scale-up to `replicas` is to wait until the one before has shown what it does.
+    pub fn is_to_wait(&self, state: State, replicas: u32) -> bool {
+        let waits = state.violated() && state.start_seconds <= WAIT_SECONDS_MAX;
+        let Some(tried) = self.tried.filter(|_| waits) else {
             return false;
         };
         // Nothing is waited for where a step was not made: while it is paused, or only numbers are wanted.
-        tried.made
+        tried.made_at_seconds.is_some()
             && f64::from(replicas) < BOLD_STEP * f64::from(tried.replicas)
             && state.offered_per_second < MORE_LOAD * tried.offered_per_second
     }
@@ -181,7 +187,7 @@ impl Helpfulness {
     pub fn scaled_up(&mut self, state: State, replicas: u32) {
         match &mut self.tried {
             Some(tried) => {
-                (tried.replicas, tried.made, tried.settled_at_seconds) = (replicas, false, None);
+                (tried.replicas, tried.made_at_seconds, tried.settled_at_seconds) = (replicas, None, None);
                 tried.late_share = tried.late_share.max(state.share().value);
                 tried.offered_per_second = state.offered_per_second;
             }
@@ -189,7 +195,7 @@ impl Helpfulness {
                 self.tried = Some(Tried {
                     before: state.replicas,
                     replicas,
-                    made: false,
+                    made_at_seconds: None,
                     settled_at_seconds: None,
                     late_share: state.share().value,
                     offered_per_second: state.offered_per_second,
@@ -204,8 +210,20 @@ impl Helpfulness {
 
     fn judge(&mut self, state: State, violated: bool) {
         let Some(tried) = &mut self.tried else { return };
-        tried.made |= state.replicas >= tried.replicas;
-        if !state.settled || state.replicas < tried.replicas {
+        let made = state.replicas >= tried.replicas;
+        if made {
+            tried.made_at_seconds.get_or_insert(state.now_seconds);
+        }
+        let overdue = tried
+            .made_at_seconds
+            .is_some_and(|at| state.now_seconds - at > state.start_seconds + STRAGGLERS_SECONDS);
+        if state.replicas < tried.before || (overdue && !made) {
+            // It was taken back, by the spec or by hand.
+            self.tried = None;
+            return;
+        }
+        let half = tried.before + tried.replicas.saturating_sub(tried.before).div_ceil(2);
+        if !made || !(state.warm >= state.replicas || (overdue && state.warm >= half)) {
             return;
         }
         let since = *tried.settled_at_seconds.get_or_insert(state.now_seconds);
@@ -232,7 +250,8 @@ mod tests {
         State {
             now_seconds,
             replicas,
-            settled: true,
+            warm: replicas,
+            start_seconds: 3.0,
             total: 1000.0,
             late,
             budget: 0.01,
@@ -271,17 +290,58 @@ mod tests {
     fn a_step_waits_for_the_one_before_unless_it_is_bold_or_urgent() {
         let mut helpfulness = Helpfulness::default();
         let before = state(0.0, 8, 300.0);
-        assert!(!helpfulness.is_to_wait(before, 10, 3.0), "nothing is being tried");
+        assert!(!helpfulness.is_to_wait(before, 10), "nothing is being tried");
         helpfulness.scaled_up(before, 10);
-        assert!(!helpfulness.is_to_wait(before, 11, 3.0), "the step was not made");
+        assert!(!helpfulness.is_to_wait(before, 11), "the step was not made");
         let now = state(5.0, 10, 300.0);
         helpfulness.follow(now);
-        let waits = |state, replicas, start_seconds| helpfulness.is_to_wait(state, replicas, start_seconds);
-        assert_eq!([11, 14, 15].map(|replicas| waits(now, replicas, 3.0)), [true, true, false]);
-        assert!(!waits(now, 11, 45.0), "it would come too late");
-        assert!(!waits(State { late: 0.0, ..now }, 11, 3.0), "the promise is kept");
+        let waits = |state, replicas| helpfulness.is_to_wait(state, replicas);
+        assert_eq!([11, 14, 15].map(|replicas| waits(now, replicas)), [true, true, false]);
+        assert!(!waits(State { start_seconds: 45.0, ..now }, 11), "it would come too late");
+        assert!(!waits(State { late: 0.0, ..now }, 11), "the promise is kept");
         let loads = [430.0, 450.0].map(|offered_per_second| State { offered_per_second, ..now });
-        assert_eq!(loads.map(|state| waits(state, 11, 3.0)), [true, false]);
+        assert_eq!(loads.map(|state| waits(state, 11)), [true, false]);
+    }
+
+    /// Rounds of a scale-up from 8 to 10, of which so many come; how many of them a step more waits, and what is known then.
+    fn with_stragglers(warm: u32, per_pod_per_second: f64) -> (usize, Helpfulness) {
+        let mut helpfulness = Helpfulness::default();
+        helpfulness.scaled_up(state(0.0, 8, 300.0), 10);
+        let mut waited = 0;
+        for round in 1..40 {
+            let now = State { warm, per_pod_per_second, ..state(5.0 * f64::from(round), 10, 300.0) };
+            helpfulness.follow(now);
+            waited += usize::from(helpfulness.is_to_wait(now, 11));
+        }
+        (waited, helpfulness)
+    }
+
+    #[test]
+    fn a_pod_that_never_settles_holds_nothing_up_for_ever() {
+        let (waited, judged) = with_stragglers(9, 40.0);
+        assert!((12..20).contains(&waited), "{waited}");
+        assert_eq!((judged.unhelpful, judged.useful), (1, Some(8)), "the others show that more do not help");
+        let (waited, judged) = with_stragglers(9, 50.0);
+        assert!((12..20).contains(&waited), "{waited}");
+        assert_eq!(
+            (judged.unhelpful, judged.useful),
+            (0, None),
+            "nothing was tried: the pods have as much to do"
+        );
+        assert_eq!(with_stragglers(8, 50.0).0, 39, "none of them has come, and more would not either");
+    }
+
+    #[test]
+    fn a_scale_up_that_is_taken_back_is_tried_no_longer() {
+        for (replicas, rounds) in [(7, 1), (9, 14)] {
+            let mut helpfulness = Helpfulness::default();
+            helpfulness.scaled_up(state(0.0, 8, 300.0), 10);
+            helpfulness.follow(state(5.0, 10, 300.0));
+            for round in 0..rounds {
+                helpfulness.follow(state(10.0 + 5.0 * f64::from(round), replicas, 300.0));
+            }
+            assert!(!helpfulness.trying(), "{replicas} replicas");
+        }
     }
 
     /// The useful number after a scale-up from 4 busy replicas to 9, which are late as before and answer so many of 400
