@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -14,6 +15,12 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+/// Of an answer, held at a time on its way through: pieces of the body, or all of the headers. hyper's own bound is 400 KiB, and there
+/// may be hundreds of answers at once.
+const BUFFER_BYTES_MAX: usize = 16 << 10;
+/// By so much at a time a body's memory grows, so that there is hardly more of it than of the body.
+const GROWTH_BYTES: usize = 256 << 10;
 
 /// What is waited for, and how much is read.
 #[derive(Clone, Copy, Debug)]
@@ -46,13 +53,20 @@ pub struct Tls {
     pub name: ServerName<'static>,
 }
 
-/// What came back.
+/// What came back, but for the body.
 #[derive(Clone, Debug)]
-pub struct Response {
-    /// Its status.
+pub struct Head {
+    /// The answer's status.
     pub status: StatusCode,
     /// Where a redirect leads.
     pub location: Option<String>,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// Its status, and where a redirect leads.
+    pub head: Head,
     /// Its body.
     pub body: Bytes,
 }
@@ -98,6 +112,28 @@ pub async fn fetch(
     request: Request<Full<Bytes>>,
     limits: Limits,
 ) -> Result<Response, FetchError> {
+    let mut body = Vec::new();
+    let head = fetch_pieces(peer, request, limits, |piece| {
+        if body.capacity() - body.len() < piece.len() {
+            body.reserve_exact(piece.len().max(GROWTH_BYTES));
+        }
+        body.extend_from_slice(piece);
+    });
+    let head = head.await?;
+    Ok(Response { head, body: body.into() })
+}
+
+/// As [`fetch()`], but hands the body on piece by piece as it comes, and keeps none of it. What was handed on before an error
+/// is not the whole.
+///
+/// # Errors
+/// As [`fetch()`].
+pub async fn fetch_pieces(
+    peer: &Peer,
+    request: Request<Full<Bytes>>,
+    limits: Limits,
+    take: impl FnMut(&[u8]),
+) -> Result<Head, FetchError> {
     let Limits { connect, answer, body_bytes } = limits;
     let stream = tokio::time::timeout(connect, TcpStream::connect((peer.host.as_str(), peer.port)))
         .await
@@ -105,8 +141,8 @@ pub async fn fetch(
         .map_err(FetchError::Connect)?;
     let response = async {
         match &peer.tls {
-            Some(tls) => send(encrypt(tls, stream).await?, request, body_bytes).await,
-            None => send(stream, request, body_bytes).await,
+            Some(tls) => send(encrypt(tls, stream).await?, request, body_bytes, take).await,
+            None => send(stream, request, body_bytes, take).await,
         }
     };
     tokio::time::timeout(answer, response).await.map_err(|_| FetchError::AnswerTimeout(answer))?
@@ -129,22 +165,32 @@ async fn send(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
     body_bytes: usize,
-) -> Result<Response, FetchError> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(FetchError::NotHttp)?;
+    mut take: impl FnMut(&[u8]),
+) -> Result<Head, FetchError> {
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(FetchError::NotHttp)?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(FetchError::NotHttp)?;
         let status = response.status();
         let location = response.headers().get(header::LOCATION).filter(|_| status.is_redirection());
         let location = location.map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
-        let body = Limited::new(response.into_body(), body_bytes).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                FetchError::TooLarge(body_bytes)
-            } else {
-                FetchError::Broken(error)
+        let mut body = Limited::new(response.into_body(), body_bytes);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    FetchError::TooLarge(body_bytes)
+                } else {
+                    FetchError::Broken(error)
+                }
+            })?;
+            if let Some(piece) = frame.data_ref() {
+                take(piece);
             }
-        })?;
-        Ok(Response { status, location, body: body.to_bytes() })
+        }
+        Ok(Head { status, location })
     };
     // The connection is driven here, so that dropping this future ends it.
     let connection = async {

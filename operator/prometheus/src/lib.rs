@@ -7,5 +7,5 @@ pub mod answer;
 pub mod fetch;
 pub mod tls;
 
-pub use fetch::{FetchError, Limits, Peer, Response, fetch};
+pub use fetch::{FetchError, Head, Limits, Peer, Response, fetch, fetch_pieces};
 pub use tls::{Trust, TrustError, client_config};

@@ -35,10 +35,11 @@ pub struct Kept {
     credentials: Credentials,
 }
 
-/// The credentials of a resource, from its Secrets or as they were within the last minute.
+/// The credentials of a resource, from its Secrets or as they were within the last minute; while Secrets cannot be read, as
+/// they were before.
 ///
 /// # Errors
-/// [`Outage`] when a Secret or its key is not there, holds something else, or cannot be read.
+/// [`Outage`] when a Secret or its key is not there, holds something else, or could never be read.
 pub async fn of(
     client: &Client,
     app: &ApiDeployment,
@@ -49,6 +50,23 @@ pub async fn of(
     if let Some(good) = good {
         return Ok(good.credentials.clone());
     }
+    match read(client, app).await {
+        Ok(credentials) => {
+            *kept = Some(Kept { read_at: Instant::now(), generation, credentials: credentials.clone() });
+            Ok(credentials)
+        }
+        Err(outage) => match kept.as_mut().filter(|kept| kept.generation == generation) {
+            // The API server's trouble is not the pods': what was there is believed for another minute.
+            Some(kept) if outage.reason == reason::SCRAPE_FAILED => {
+                kept.read_at = Instant::now();
+                Ok(kept.credentials.clone())
+            }
+            _ => Err(outage),
+        },
+    }
+}
+
+async fn read(client: &Client, app: &ApiDeployment) -> Result<Credentials, Outage> {
     let namespace = app.metadata.namespace.as_deref().unwrap_or_default();
     let secrets = Secrets(Api::namespaced(client.clone(), namespace));
     let metrics = &app.spec.metrics;
@@ -65,9 +83,7 @@ pub async fn of(
         }
         _ => None,
     };
-    let credentials = Credentials { authorization, tls };
-    *kept = Some(Kept { read_at: Instant::now(), generation, credentials: credentials.clone() });
-    Ok(credentials)
+    Ok(Credentials { authorization, tls })
 }
 
 /// The value of `Authorization` for a token.

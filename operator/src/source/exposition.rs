@@ -1,65 +1,165 @@
 //! Reads one histogram, requests in flight, refused requests, CPU and what replicas share from Prometheus' text format (0.0.4).
 //!
-//! Lenient on order and on everything it is not asked for; strict on the numbers it returns. It copies no text.
+//! Lenient on order and on everything it is not asked for; strict on the numbers it returns. It takes the text as it comes and keeps
+//! only what it has added up, so that hundreds of pods may answer at once, whatever they answer.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, Read};
 
 use plimsoll_core::histogram::Rejection;
 
 use super::tally::{Counts, STATUS_LABELS, Tally, float};
 
-/// Reads `histogram` from an exposition. Series that have all of `chosen` are summed, the others left out.
+/// Longest line that is read; a series with twenty labels takes about one kB. Longer ones that are not asked for are passed over.
+const LINE_BYTES_MAX: usize = 16 << 10;
+
+/// An exposition that comes in pieces. Of the histogram the series that have all of `chosen` are summed, the others left out.
 ///
 /// An exposition that declares the histogram, or that has requests in flight or refused, but no bucket of it, is that of a
 /// pod that has served nothing yet.
-///
-/// # Errors
-/// [`Rejection::NotExposition`] for another format, [`Rejection::HistogramMissing`], [`Rejection::LabelsMissing`], and those
-/// of [`Snapshot::new`](plimsoll_core::histogram::Snapshot::new).
-pub fn parse(text: &str, histogram: &str, chosen: &BTreeMap<String, String>) -> Result<Counts, Rejection> {
-    let mut tally = Tally::default();
-    let (mut declared, mut left_out) = (false, false);
-    for line in text.lines().map(str::trim) {
+#[derive(Debug)]
+pub struct Reader<'a> {
+    histogram: &'a str,
+    chosen: &'a BTreeMap<String, String>,
+    tally: Tally,
+    /// The histogram's type was told.
+    declared: bool,
+    /// A bucket of the histogram had not all of the chosen labels.
+    left_out: bool,
+    /// The beginning of a line whose end has not come.
+    begun: Vec<u8>,
+    /// The end has not come of a line that is too long, and not asked for.
+    passing_over: bool,
+    rejected: Option<Rejection>,
+}
+
+impl<'a> Reader<'a> {
+    /// Nothing has come yet of an exposition with this histogram.
+    pub fn new(histogram: &'a str, chosen: &'a BTreeMap<String, String>) -> Self {
+        Self {
+            histogram,
+            chosen,
+            tally: Tally::default(),
+            declared: false,
+            left_out: false,
+            begun: Vec::new(),
+            passing_over: false,
+            rejected: None,
+        }
+    }
+
+    /// Reads the next piece, which may end within a line. After what is no exposition all is passed over.
+    pub fn take(&mut self, mut piece: &[u8]) {
+        while !piece.is_empty() && self.rejected.is_none() {
+            self.rejected = self.take_line(&mut piece).err();
+        }
+        if self.rejected.is_some() {
+            self.begun = Vec::new();
+        }
+    }
+
+    /// What was added up.
+    ///
+    /// # Errors
+    /// [`Rejection::NotExposition`] for another format, [`Rejection::HistogramMissing`], [`Rejection::LabelsMissing`], and those
+    /// of [`Snapshot::new`](plimsoll_core::histogram::Snapshot::new).
+    pub fn finish(mut self) -> Result<Counts, Rejection> {
+        if let Some(rejection) = self.rejected {
+            return Err(rejection);
+        }
+        self.end_line()?;
+        let Self { tally, declared, left_out, .. } = self;
+        if left_out && !tally.has_buckets() {
+            return Err(Rejection::LabelsMissing);
+        }
+        if !tally.has_buckets() && !declared && !tally.tells_requests() {
+            return Err(Rejection::HistogramMissing);
+        }
+        tally.counts()
+    }
+
+    /// Takes what a piece has of the line at hand.
+    fn take_line(&mut self, piece: &mut &[u8]) -> Result<(), Rejection> {
+        // Reading from memory does not fail.
+        let failed = |_| Rejection::NotExposition;
+        if self.passing_over {
+            let before = *piece;
+            let passed = piece.skip_until(b'\n').map_err(failed)?;
+            self.passing_over = !before[..passed].ends_with(b"\n");
+            return Ok(());
+        }
+        let room = LINE_BYTES_MAX - self.begun.len();
+        Read::take(&mut *piece, room as u64).read_until(b'\n', &mut self.begun).map_err(failed)?;
+        if self.begun.ends_with(b"\n") {
+            return self.end_line();
+        }
+        if self.begun.len() == LINE_BYTES_MAX {
+            if self.begun_is_wanted()? {
+                return Err(Rejection::NotExposition);
+            }
+            self.begun.clear();
+            self.passing_over = true;
+        }
+        Ok(())
+    }
+
+    /// Whether the line of which only the beginning is known is asked for.
+    fn begun_is_wanted(&self) -> Result<bool, Rejection> {
+        let end = self.begun.iter().position(|byte| *byte == b'{' || byte.is_ascii_whitespace());
+        let name = std::str::from_utf8(&self.begun[..end.ok_or(Rejection::NotExposition)?]);
+        Ok(self.wants(name.map_err(|_| Rejection::NotExposition)?))
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.is_bucket(name) || Tally::takes(name) || Tally::takes_shared(name)
+    }
+
+    fn is_bucket(&self, name: &str) -> bool {
+        name.strip_suffix("_bucket") == Some(self.histogram)
+    }
+
+    fn end_line(&mut self) -> Result<(), Rejection> {
+        let mut line = std::mem::take(&mut self.begun);
+        self.read(std::str::from_utf8(&line).map_err(|_| Rejection::NotExposition)?.trim())?;
+        line.clear();
+        self.begun = line;
+        Ok(())
+    }
+
+    fn read(&mut self, line: &str) -> Result<(), Rejection> {
         if line.is_empty() {
-            continue;
+            return Ok(());
         }
         if let Some(comment) = line.strip_prefix('#') {
             let mut words = comment.split_ascii_whitespace();
-            declared |= words.next() == Some("TYPE")
-                && words.next() == Some(histogram)
+            self.declared |= words.next() == Some("TYPE")
+                && words.next() == Some(self.histogram)
                 && words.next() == Some("histogram");
-            continue;
+            return Ok(());
         }
         let name_end =
             line.find(|c: char| c == '{' || c.is_ascii_whitespace()).ok_or(Rejection::NotExposition)?;
         let (name, rest) = line.split_at(name_end);
-        let is_bucket = name.strip_suffix("_bucket") == Some(histogram);
-        if !is_bucket && !Tally::takes(name) && !Tally::takes_shared(name) {
-            continue;
+        if !self.wants(name) {
+            return Ok(());
         }
         let (labels, rest) = match rest.strip_prefix('{') {
-            Some(labels) => Labels::read(labels, chosen)?,
+            Some(labels) => Labels::read(labels, self.chosen)?,
             None => (Labels::default(), rest),
         };
         let value = number(rest)?;
         if Tally::takes_shared(name) {
-            tally.shared(name, labels.layer, labels.result, value);
-        } else if !is_bucket {
-            tally.scalar(name, value);
-        } else if labels.chosen < chosen.len() {
-            left_out = true;
+            self.tally.shared(name, labels.layer, labels.result, value);
+        } else if !self.is_bucket(name) {
+            self.tally.scalar(name, value);
+        } else if labels.chosen < self.chosen.len() {
+            self.left_out = true;
         } else {
             let edge = float(labels.edge.ok_or(Rejection::NotExposition)?).ok_or(Rejection::NotExposition)?;
-            tally.bucket(edge, labels.status, value);
+            self.tally.bucket(edge, labels.status, value);
         }
+        Ok(())
     }
-    if left_out && !tally.has_buckets() {
-        return Err(Rejection::LabelsMissing);
-    }
-    if !tally.has_buckets() && !declared && !tally.tells_requests() {
-        return Err(Rejection::HistogramMissing);
-    }
-    tally.counts()
 }
 
 /// The labels of a series that matter, as they stand there.
@@ -141,13 +241,19 @@ mod tests {
     use proptest::prelude::*;
 
     use plimsoll_core::engine::Cpu;
-    use plimsoll_core::histogram::Snapshot;
+    use plimsoll_core::histogram::{EDGES_MAX, Snapshot};
     use plimsoll_core::shared::Shared;
 
     use super::*;
 
-    fn parse(text: &str, histogram: &str) -> Result<Counts, Rejection> {
-        super::parse(text, histogram, &BTreeMap::new())
+    fn parse_chosen(text: &str, chosen: &BTreeMap<String, String>) -> Result<Counts, Rejection> {
+        let mut reader = Reader::new(NAME, chosen);
+        reader.take(text.as_bytes());
+        reader.finish()
+    }
+
+    fn parse(text: &str) -> Result<Counts, Rejection> {
+        parse_chosen(text, &BTreeMap::new())
     }
 
     const NAME: &str = "http_request_duration_seconds";
@@ -168,7 +274,7 @@ other_metric{le="0.1"} NaN
 
     #[test]
     fn sums_series_whatever_their_order_and_labels() {
-        let snapshot = parse(EXPOSITION, NAME).unwrap().snapshot;
+        let snapshot = parse(EXPOSITION).unwrap().snapshot;
         let delta = snapshot.since(&Snapshot::default());
         assert_eq!(
             (delta.total, delta.slower_than(Duration::from_millis(100)), delta.shed),
@@ -179,19 +285,18 @@ other_metric{le="0.1"} NaN
 
     #[test]
     fn a_declared_histogram_without_series_is_a_pod_that_served_nothing() {
-        let declared = parse("# TYPE http_request_duration_seconds histogram\n", NAME).unwrap();
+        let declared = parse("# TYPE http_request_duration_seconds histogram\n").unwrap();
         assert_eq!(declared, Counts { snapshot: Snapshot::default(), cpu: None });
-        assert!(parse("http_requests_in_flight 0\n", NAME).is_ok());
-        assert_eq!(parse("up 1\n", NAME), Err(Rejection::HistogramMissing));
-        assert_eq!(parse("", NAME), Err(Rejection::HistogramMissing));
+        assert!(parse("http_requests_in_flight 0\n").is_ok());
+        assert_eq!(parse("up 1\n"), Err(Rejection::HistogramMissing));
+        assert_eq!(parse(""), Err(Rejection::HistogramMissing));
     }
 
     #[test]
     fn only_series_with_the_chosen_labels_are_counted() {
         let total = |labels: &[(&str, &str)]| {
             let chosen = labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-            super::parse(EXPOSITION, NAME, &chosen)
-                .map(|counts| counts.snapshot.since(&Snapshot::default()).total)
+            parse_chosen(EXPOSITION, &chosen).map(|counts| counts.snapshot.since(&Snapshot::default()).total)
         };
         assert_eq!(total(&[("route", "/posts/{id}")]), Ok(10.0));
         assert_eq!(total(&[("route", "/posts/{id}"), ("status", "200")]), Ok(10.0));
@@ -200,9 +305,8 @@ other_metric{le="0.1"} NaN
         assert_eq!(total(&[("route", "a\"}\\")]), Ok(2.0));
         assert_eq!(total(&[("route", "/posts/{id}"), ("status", "404")]), Err(Rejection::LabelsMissing));
         assert_eq!(total(&[("handler", "/api")]), Err(Rejection::LabelsMissing));
-        let nothing_served = super::parse(
+        let nothing_served = parse_chosen(
             "# TYPE http_request_duration_seconds histogram\n",
-            NAME,
             &[("handler".into(), "/api".into())].into(),
         );
         assert!(nothing_served.is_ok());
@@ -218,7 +322,7 @@ other_metric{le="0.1"} NaN
                 )
             };
             let text = series("200", 90) + &series("404", 7) + &series("500", 2) + &series("503", 1);
-            parse(&text, NAME).unwrap().snapshot.since(&Snapshot::default()).failed
+            parse(&text).unwrap().snapshot.since(&Snapshot::default()).failed
         };
         for label in STATUS_LABELS {
             assert_eq!(failed(label).to_string(), "3", "{label}");
@@ -228,7 +332,7 @@ other_metric{le="0.1"} NaN
 
     #[test]
     fn cpu_is_that_of_the_cgroup_or_else_of_the_process() {
-        let cpu = |text: &str| parse(&format!("http_requests_in_flight 0\n{text}"), NAME).unwrap().cpu;
+        let cpu = |text: &str| parse(&format!("http_requests_in_flight 0\n{text}")).unwrap().cpu;
         let process = "process_cpu_seconds_total 7\n";
         let of_process = Cpu { used_seconds: 7.0, limit_cores: None, periods: 0.0, throttled_periods: 0.0 };
         assert_eq!(cpu(process), Some(of_process));
@@ -245,7 +349,7 @@ other_metric{le="0.1"} NaN
     #[test]
     fn what_replicas_share_is_read_where_it_is_told() {
         let shared =
-            |text: &str| parse(&format!("http_requests_in_flight 0\n{text}"), NAME).unwrap().snapshot.shared;
+            |text: &str| parse(&format!("http_requests_in_flight 0\n{text}")).unwrap().snapshot.shared;
         let text = "cache_requests_total{layer=\"local\",result=\"hit\"} 9\n\
                     cache_requests_total{layer=\"redis\",result=\"hit\"} 5\n\
                     cache_requests_total{result=\"miss\",layer=\"redis\"} 2\n\
@@ -268,25 +372,80 @@ other_metric{le="0.1"} NaN
             (bucket("0.1", "1"), Rejection::NoInfBucket),
             (bucket("0.1", "2") + &bucket("+Inf", "1"), Rejection::NotMonotone),
             (format!("{NAME}_bucket{{le=\"0.1"), Rejection::NotExposition),
+            // Each counts, and not only their sum.
+            (bucket("+Inf", "-1") + &bucket("+Inf", "5"), Rejection::InvalidCount),
+            (bucket("+Inf", "+Inf") + &bucket("+Inf", "5"), Rejection::InvalidCount),
             ("<html>".into(), Rejection::NotExposition),
         ];
         for (text, rejection) in cases {
-            assert_eq!(parse(&text, NAME), Err(rejection), "{text}");
+            assert_eq!(parse(&text), Err(rejection), "{text}");
         }
+    }
+
+    /// Reads a line that begins so and goes on for 400 kB, and then the exposition.
+    fn parse_after_a_long_line(beginning: &str) -> Result<Counts, Rejection> {
+        let nothing_chosen = BTreeMap::new();
+        let mut reader = Reader::new(NAME, &nothing_chosen);
+        reader.take(beginning.as_bytes());
+        for _ in 0..100 {
+            reader.take(&[b'a'; 4096]);
+            assert!(reader.begun.capacity() <= 2 * LINE_BYTES_MAX, "{}", reader.begun.capacity());
+        }
+        reader.take(b"\"} 1\n");
+        reader.take(EXPOSITION.as_bytes());
+        reader.finish()
+    }
+
+    #[test]
+    fn a_long_line_is_not_kept_and_matters_only_where_it_is_asked_for() {
+        for beginning in ["# HELP other ", "other_metric{statement=\""] {
+            assert_eq!(parse_after_a_long_line(beginning), parse(EXPOSITION), "{beginning}");
+        }
+        let asked_for = format!("{NAME}_bucket{{route=\"");
+        for beginning in ["a", asked_for.as_str(), "http_requests_in_flight "] {
+            assert_eq!(parse_after_a_long_line(beginning), Err(Rejection::NotExposition), "{beginning}");
+        }
+    }
+
+    #[test]
+    fn edges_without_end_are_not_kept() {
+        let nothing_chosen = BTreeMap::new();
+        let mut reader = Reader::new(NAME, &nothing_chosen);
+        for edge in 0..100_000 {
+            reader.take(format!("{NAME}_bucket{{le=\"{edge}\"}} 1\n").as_bytes());
+        }
+        assert!(reader.tally.buckets_kept() <= EDGES_MAX + 1, "{}", reader.tally.buckets_kept());
+        assert_eq!(reader.finish(), Err(Rejection::TooManyBuckets));
     }
 
     proptest! {
         #[test]
+        fn pieces_tell_what_the_whole_does(lengths in proptest::collection::vec(1..200_usize, 1..20)) {
+            let nothing_chosen = BTreeMap::new();
+            let mut reader = Reader::new(NAME, &nothing_chosen);
+            let mut rest = EXPOSITION.as_bytes();
+            for length in lengths.into_iter().cycle() {
+                let (piece, after) = rest.split_at(length.min(rest.len()));
+                reader.take(piece);
+                rest = after;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(reader.finish(), parse(EXPOSITION));
+        }
+
+        #[test]
         fn never_panics(text in "\\PC{0,200}") {
-            let _ = parse(&text, NAME);
+            let _ = parse(&text);
         }
 
         #[test]
         fn never_panics_on_a_damaged_exposition(at in 0..EXPOSITION.len(), piece in "[\"\\\\{}=,# \\n+a-z0-9é]{0,6}") {
             let mut text = EXPOSITION.to_owned();
             text.insert_str(at, &piece);
-            let _ = parse(&text, NAME);
-            let _ = parse(&EXPOSITION[at..], NAME);
+            let _ = parse(&text);
+            let _ = parse(&EXPOSITION[at..]);
         }
     }
 }

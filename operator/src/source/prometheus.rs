@@ -4,7 +4,8 @@
 //! know is missing, and never zero.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::fmt;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use form_urlencoded::Serializer;
@@ -17,9 +18,9 @@ use plimsoll_core::histogram::Rejection;
 use plimsoll_core::input::Outage;
 use plimsoll_crds::reason;
 use plimsoll_prometheus::answer::{self, Refusal};
-use plimsoll_prometheus::{FetchError, Limits, fetch};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use plimsoll_prometheus::{FetchError, Limits, Response, fetch};
+use serde::de::{DeserializeSeed, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::promql::{self, PART_LABEL, PART_SCRAPED_AT, PART_STATUS};
 use super::servers::{Access, Server, Servers};
@@ -27,8 +28,8 @@ use super::tally::{Counts, STATUS_LABELS, Tally, float};
 use super::target::Target;
 use super::{Asked, MetricsSource, Reading};
 
-/// Longest answer: some hundred thousand series.
-pub const BODY_BYTES_MAX: usize = 32 << 20;
+/// Longest answer: some thirty thousand series. Eight of each server may be held at a time, beside all else that the operator has in memory.
+pub const BODY_BYTES_MAX: usize = 4 << 20;
 /// Counts that were scraped longer ago tell nothing of now. A Prometheus scrapes every minute at the least by custom.
 const STALE_SECONDS: f64 = 150.0;
 const TENANT: HeaderName = HeaderName::from_static("x-scope-orgid");
@@ -50,9 +51,11 @@ impl MetricsSource for Prometheus<'_> {
         if let Some(outage) = server.failed() {
             return Err(outage);
         }
-        let series = ask(server, access, asked, &query, tenant.as_deref()).await?;
-        let tallies = tallies(&series, &source.pod_label, asked)?;
-        Ok(readings(asked, tallies))
+        let response = ask(server, access, asked, &query, tenant.as_deref()).await?;
+        let adding = Adding::new(&source.pod_label, asked);
+        let answer =
+            answer::parse_seed(&response, adding).map_err(|refusal| refused(&server.entry.name, &refusal))?;
+        Ok(readings(asked, answer.result?))
     }
 }
 
@@ -80,7 +83,7 @@ async fn ask(
     asked: Asked<'_>,
     query: &str,
     tenant: Option<&str>,
-) -> Result<Vec<Series>, Outage> {
+) -> Result<Response, Outage> {
     let name = &server.entry.name;
     let timeout = Duration::from_secs(server.entry.timeout_seconds);
     let unreachable = |what: String| Outage {
@@ -103,17 +106,21 @@ async fn ask(
             error => unreachable(with_cause(&error)),
         })
     };
+    let began = Instant::now();
     let answer = tokio::time::timeout(timeout, answer).await;
     let answer =
         answer.unwrap_or_else(|_| Err(unreachable(format!("no answer within {} s", timeout.as_secs()))));
-    let response = answer.inspect_err(|outage| {
-        if outage.reason == reason::PROMETHEUS_UNREACHABLE {
-            server.fail(outage.clone());
+    match &answer {
+        Ok(_) => server.answered(),
+        Err(outage) if outage.reason == reason::PROMETHEUS_UNREACHABLE => {
+            // A query that is slow is its own resource's affair, as long as others are answered.
+            if !server.has_answered_since(began) {
+                server.fail(outage.clone());
+            }
         }
-    })?;
-    answer::parse::<Vec<Series>>(&response)
-        .map(|answer| answer.result)
-        .map_err(|refusal| refused(name, &refusal))
+        Err(_) => {}
+    }
+    answer
 }
 
 fn request(
@@ -126,7 +133,8 @@ fn request(
 ) -> Result<Request<Full<Bytes>>, http::Error> {
     let form = Serializer::new(String::new())
         .append_pair("query", query)
-        .append_pair("timeout", &format!("{}s", timeout.as_secs()))
+        // It gives up before it is given up, so that it can say why.
+        .append_pair("timeout", &format!("{}ms", timeout.as_millis() * 9 / 10))
         // Thanos: one series for all replicas of a Prometheus, and no answer that lacks a part without saying so.
         .append_pair("dedup", "true")
         .append_pair("partial_response", "false")
@@ -161,32 +169,38 @@ fn refused(name: &str, refusal: &Refusal) -> Outage {
     Outage { reason: reason::QUERY_FAILED, message: format!("ask the Prometheus {name}: {refusal}{hint}") }
 }
 
-/// Adds up what the answer says of each pod that is asked for, by its name.
-fn tallies<'a>(
-    series: &[Series],
-    pod_label: &str,
-    asked: Asked<'a>,
-) -> Result<HashMap<&'a str, Found>, Outage> {
-    let failed = |message: &str| Outage { reason: reason::QUERY_FAILED, message: message.into() };
-    let mut pods =
-        asked.ready().map(|target| (target.name.as_str(), Found::default())).collect::<HashMap<_, _>>();
-    for Series { metric, value, histogram } in series {
+/// Adds up what the answer says of each pod that is asked for, by its name; one series is held at a time. An answer that is not
+/// what was asked for is an [`Outage`].
+struct Adding<'a> {
+    pods: HashMap<&'a str, Found>,
+    pod_label: &'a str,
+}
+
+impl<'a> Adding<'a> {
+    fn new(pod_label: &'a str, asked: Asked<'a>) -> Self {
+        let pods = asked.ready().map(|target| (target.name.as_str(), Found::default())).collect();
+        Self { pods, pod_label }
+    }
+
+    fn add(&mut self, series: &Series) -> Result<(), Outage> {
+        let failed = |message: &str| Outage { reason: reason::QUERY_FAILED, message: message.into() };
+        let Series { metric, value, histogram } = series;
         if histogram.is_some() {
             return Err(failed(
                 "the query gives native histograms, whose edges are not those of the targets; have the classic ones \
                  scraped too, with a bucket edge at each target",
             ));
         }
-        let pod = metric.get(pod_label).ok_or_else(|| {
+        let pod = metric.get(self.pod_label).ok_or_else(|| {
             failed("the query gives a series without the pod's name; keep the label of spec.metrics.prometheus.podLabel")
         })?;
-        let Some((found, (answered_at, value))) = pods.get_mut(pod.as_str()).zip(value.as_ref()) else {
-            continue;
+        let Some((found, (answered_at, value))) = self.pods.get_mut(pod.as_str()).zip(value.as_ref()) else {
+            return Ok(());
         };
         found.answered_at_seconds = *answered_at;
         let Some(value) = float(value) else {
             found.unreadable = true;
-            continue;
+            return Ok(());
         };
         let status = || STATUS_LABELS.iter().find_map(|label| metric.get(*label)).map(String::as_str);
         match metric.get(PART_LABEL).map(String::as_str) {
@@ -209,8 +223,32 @@ fn tallies<'a>(
                 }
             },
         }
+        Ok(())
     }
-    Ok(pods)
+}
+
+impl<'a, 'de> DeserializeSeed<'de> for Adding<'a> {
+    type Value = Result<HashMap<&'a str, Found>, Outage>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'a, 'de> Visitor<'de> for Adding<'a> {
+    type Value = Result<HashMap<&'a str, Found>, Outage>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the series of an instant query")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut added = Ok(());
+        while let Some(series) = seq.next_element::<Series>()? {
+            added = added.and_then(|()| self.add(&series));
+        }
+        Ok(added.map(|()| self.pods))
+    }
 }
 
 fn readings(asked: Asked<'_>, mut found: HashMap<&str, Found>) -> Vec<Reading> {

@@ -43,6 +43,7 @@ pub struct Server {
     pub turns: Semaphore,
     access: Mutex<Option<(Instant, Access)>>,
     failed: Mutex<Option<(Instant, Outage)>>,
+    answered_at: Mutex<Option<Instant>>,
 }
 
 /// How a server is reached, and with what.
@@ -177,8 +178,8 @@ impl Server {
             "write caFile or insecureSkipVerify, not both"
         );
         ensure!((1..=10).contains(&entry.timeout_seconds), "write timeoutSeconds from 1 to 10");
-        let (access, failed) = (Mutex::default(), Mutex::default());
-        Ok(Self { entry, uri, turns: Semaphore::new(QUERIES_MAX), access, failed })
+        let (access, failed, answered_at) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { entry, uri, turns: Semaphore::new(QUERIES_MAX), access, failed, answered_at })
     }
 
     /// How it is reached; files are read at most once a minute.
@@ -207,6 +208,16 @@ impl Server {
     /// Keeps what it failed with.
     pub fn fail(&self, outage: Outage) {
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), outage));
+    }
+
+    /// Notes that it has answered somebody.
+    pub fn answered(&self) {
+        *self.answered_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether it has answered anybody since then. One that has is well, and it is a query that takes too long.
+    pub fn has_answered_since(&self, then: Instant) -> bool {
+        self.answered_at.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at >= then)
     }
 
     fn read_access(&self) -> Result<Access> {

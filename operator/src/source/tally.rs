@@ -4,7 +4,7 @@
 //! database, is told by the pods themselves only.
 
 use plimsoll_core::engine::Cpu;
-use plimsoll_core::histogram::{Rejection, Snapshot};
+use plimsoll_core::histogram::{EDGES_MAX, Rejection, Snapshot};
 use plimsoll_core::shared::Shared;
 
 /// Gauge of requests being served; used when present.
@@ -45,6 +45,7 @@ pub struct Counts {
 /// What was added up so far.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
+    /// Upper edge and requests up to it, by edge.
     buckets: Vec<(f64, f64)>,
     failed: Option<f64>,
     scalars: [Option<f64>; SCALARS.len()],
@@ -85,7 +86,20 @@ impl Tally {
         if let Some(status) = status.filter(|_| edge == f64::INFINITY) {
             self.ended(status, value);
         }
-        self.buckets.push((edge, value));
+        // A count that makes no sense spoils the sum, so that the whole is rejected.
+        let value = if value >= 0.0 { value } else { f64::NAN };
+        match self.buckets.binary_search_by(|(known, _)| known.total_cmp(&edge)) {
+            Ok(place) => self.buckets[place].1 += value,
+            // One more than there may be is enough to be rejected.
+            Err(place) if self.buckets.len() <= EDGES_MAX => self.buckets.insert(place, (edge, value)),
+            Err(_) => {}
+        }
+    }
+
+    /// How many edges it holds: not more than are needed to reject too many.
+    #[cfg(test)]
+    pub fn buckets_kept(&self) -> usize {
+        self.buckets.len()
     }
 
     /// Adds requests that ended with this status; they are in the buckets too.

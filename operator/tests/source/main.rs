@@ -7,4 +7,5 @@ mod docs;
 mod pod;
 mod prometheus;
 mod server;
+mod turns;
 mod world;

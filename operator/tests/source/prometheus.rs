@@ -20,7 +20,7 @@ use plimsoll_prometheus::{Trust, client_config};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::pod::{Pod, Says};
 use crate::server::{Options, Server};
@@ -199,6 +199,50 @@ async fn a_server_that_does_not_answer_holds_nobody_up_twice() {
     assert!(began.elapsed() < Duration::from_millis(500), "the next resource does not wait for it again");
 }
 
+/// Reads a query to its end.
+async fn request_of(stream: &mut TcpStream) -> String {
+    let mut request = String::new();
+    while !request.contains("partial_response") {
+        let mut part = vec![0; 4096];
+        let read = stream.read(&mut part).await.unwrap();
+        request += std::str::from_utf8(&part[..read]).unwrap();
+    }
+    request
+}
+
+#[tokio::test]
+async fn a_query_that_is_slow_holds_up_no_other() {
+    let pods = pod().await;
+    let none = Credentials::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let slow_came = Arc::new(Notify::new());
+    tokio::spawn({
+        let slow_came = slow_came.clone();
+        async move {
+            let _slow = listener.accept().await.unwrap();
+            slow_came.notify_one();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                request_of(&mut stream).await;
+                let body = r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    let servers = servers(json!({ "url": url, "timeoutSeconds": 1 }), &json!({}));
+    let other = async {
+        slow_came.notified().await;
+        read(&servers, &pods, &json!({}), &none).await
+    };
+    let settings = json!({});
+    let (slow, other) = tokio::join!(read(&servers, &pods, &settings, &none), other);
+    assert_eq!(slow.unwrap_err().reason, "PrometheusUnreachable");
+    other.unwrap();
+    read(&servers, &pods, &json!({}), &none).await.unwrap();
+}
+
 /// Thanos and Mimir take the same form; a tenant is a header, and what Thanos has more of does not trouble the others.
 #[tokio::test]
 async fn the_query_is_a_form_with_the_tenant_and_redirects_are_not_followed() {
@@ -207,12 +251,7 @@ async fn the_query_is_a_form_with_the_tenant_and_redirects_are_not_followed() {
     let url = format!("http://{}/prometheus", listener.local_addr().unwrap());
     let asked = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut request = String::new();
-        while !request.contains("partial_response") {
-            let mut part = vec![0; 4096];
-            let read = stream.read(&mut part).await.unwrap();
-            request += std::str::from_utf8(&part[..read]).unwrap();
-        }
+        let request = request_of(&mut stream).await;
         let moved = b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n";
         stream.write_all(moved).await.unwrap();
         request

@@ -71,14 +71,13 @@ fn hint(status: StatusCode, error_type: &str, error: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use plimsoll_prometheus::Head;
+
     use super::*;
 
     fn answer(status: u16, body: &str) -> Response {
-        Response {
-            status: StatusCode::from_u16(status).unwrap(),
-            location: None,
-            body: body.as_bytes().to_vec().into(),
-        }
+        let head = Head { status: StatusCode::from_u16(status).unwrap(), location: None };
+        Response { head, body: body.as_bytes().to_vec().into() }
     }
 
     fn refusal(status: u16, body: &str) -> String {
@@ -140,7 +139,8 @@ mod tests {
 
     #[test]
     fn a_redirect_and_native_histograms_are_told() {
-        let moved = Response { location: Some("/prometheus/api".into()), ..answer(302, "") };
+        let mut moved = answer(302, "");
+        moved.head.location = Some("/prometheus/api".into());
         assert!(parse(&moved).unwrap_err().to_string().contains("it sends to /prometheus/api; write that"));
         let body = r#"{"status":"success","data":{"resultType":"matrix","result":[
             {"metric":{},"histograms":[[1435781430,{"count":"60","sum":"1"}]]}]}}"#;

@@ -217,7 +217,7 @@ mod tests {
     async fn without_a_file_no_token_is_sent_and_a_redirect_is_not_followed() {
         let moved = "HTTP/1.1 302 Found\r\nlocation: /login\r\ncontent-length: 0\r\n\r\n";
         let (response, asked) = ask(moved, None).await;
-        assert_eq!(response.unwrap().location.as_deref(), Some("/login"));
+        assert_eq!(response.unwrap().head.location.as_deref(), Some("/login"));
         assert!(!asked.contains("authorization"), "{asked}");
     }
 
