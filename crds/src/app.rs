@@ -18,7 +18,7 @@ use crate::scaling::Scaling;
 use crate::status::ApiDeploymentStatus;
 use crate::workload::Workload;
 
-/// Describes an HTTP API by its latency promise; the operator keeps it with the fewest replicas.
+/// Describes an HTTP API by its latency promise; the operator scales it to keep that.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "plimsoll.dev",
@@ -66,7 +66,8 @@ use crate::workload::Workload;
 #[schemars(transform = crate::attach::add_rules)]
 pub struct ApiDeploymentSpec {
     /// Container image of the API. Absent means the bundled API service of this operator's version.
-    /// Any image works that exposes a Prometheus histogram of its request durations; see `metrics`.
+    /// An image of your own has to expose a Prometheus histogram of its request durations (see `metrics`), and to run as user
+    /// 10001 with a root file system that cannot be written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self != '' && !self.matches('\\\\s')")
         .message("write an image reference such as ghcr.io/acme/posts:1.4.2, or leave image out for the bundled API"))]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use kube::CustomResourceExt;
 use plimsoll_crds::{ApiDeployment, ConditionType};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// Fields that hold an object of Kubernetes' own, which its documentation describes.
 const KUBERNETES: [(&str, &str); 12] = [
@@ -28,6 +28,7 @@ const HEAD: &str = "# The resource\n\n<!-- Written from the schema by `cargo xta
 Every field of an `ApiDeployment` (`plimsoll.dev/v1alpha1`), as `kubectl explain apid` tells it too. A default is stored with the \
 object. A list is written as `field[]`, a map as `field.*`. What an object of Kubernetes' own holds is told in \
 [Kubernetes' reference](https://kubernetes.io/docs/reference/kubernetes-api/).\n\n\
+A field that is left out has the default of its row; of one that is written, the fields that are left out have those of theirs. \
 `crds/examples/` has manifests to begin with. Who may write what is told in\n\
 [ADR 9](adr/0009-an-author-reaches-no-further.md).\n";
 
@@ -63,8 +64,7 @@ impl Reference {
         let cell = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
         let default = match &schema["default"] {
             Value::Null => String::new(),
-            // Its fields have their own.
-            Value::Object(_) if kubernetes.is_none() => String::new(),
+            Value::Object(value) if kubernetes.is_none() => beside_fields(value, schema),
             value => format!("`{value}`"),
         };
         let meaning = cell(schema["description"].as_str().unwrap_or_default());
@@ -75,6 +75,16 @@ impl Reference {
     fn table(&mut self) {
         self.text += "\n| Field | Type | Default | Meaning |\n|---|---|---|---|\n";
     }
+}
+
+/// What an object is when it is left out, but for what its fields are when they are.
+fn beside_fields(value: &Map<String, Value>, schema: &Value) -> String {
+    let differs = |(name, value): &(&String, &Value)| {
+        !value.is_null() && schema["properties"][name.as_str()]["default"] != **value
+    };
+    let beside = value.iter().filter(differs).map(|(name, value)| (name.clone(), value.clone()));
+    let beside = Value::Object(beside.collect());
+    if beside == json!({}) { String::new() } else { format!("`{beside}`") }
 }
 
 /// The type as a person reads it, with its bounds.
@@ -130,7 +140,12 @@ fn reference() -> Reference {
     }
     reference.text += "\n## Conditions\n\nIn `status.conditions`, in this order: ";
     let types = ConditionType::ALL.map(|type_| format!("`{}`", type_.as_str()));
-    writeln!(reference.text, "{}.", types.join(", ")).unwrap();
+    writeln!(
+        reference.text,
+        "{}. [conditions.md](conditions.md) tells what to do about each.",
+        types.join(", ")
+    )
+    .unwrap();
     reference
 }
 

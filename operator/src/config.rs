@@ -9,7 +9,7 @@ use plimsoll_core::input::Settings;
 use crate::shards::SHARDS_MAX;
 use crate::{check, external_metrics};
 
-/// Keeps the latency promise of HTTP APIs with the fewest replicas.
+/// Scales HTTP APIs by their latency promise.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub struct Cli {
