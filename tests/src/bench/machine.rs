@@ -1,6 +1,7 @@
 //! On what it was measured, and with which versions.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -54,6 +55,13 @@ impl Machine {
             core_of_cpu_0: file("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list"),
             memory_kib: memory.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or_default(),
         })
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cpus, cpu_model, kernel, .. } = self;
+        write!(f, "{cpus} CPUs of {cpu_model}, Linux {kernel}")
     }
 }
 

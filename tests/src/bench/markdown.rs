@@ -49,6 +49,13 @@ pub(super) fn goals_table(out: &mut String, goals: &[Goal]) {
     }
 }
 
+/// What is to be said of results of `--quick`, before them.
+pub(super) fn quick_note(out: &mut String, quick: bool) {
+    if quick {
+        let _ = writeln!(out, "**Of `--quick`: shows that the benchmark works, and nothing else.**\n");
+    }
+}
+
 /// Puts rendered results between the marks of a page.
 ///
 /// # Errors
@@ -73,18 +80,13 @@ fn replace(page: &str, begin: &str, rendered: &str) -> Option<String> {
 
 fn heading(out: &mut String, results: &Results) {
     let (machine, settings) = (&results.machine, &results.settings);
-    if settings.quick {
-        let _ = writeln!(out, "**Of `--quick`: shows that the benchmark works, and nothing else.**\n");
-    }
+    quick_note(out, settings.quick);
     let versions: Vec<String> =
         results.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let _ = writeln!(
         out,
-        "Measured {} on {} CPUs of {}, Linux {}; CPUs that share CPU 0's core: {}. {} rounds of {} s. Median (lowest–highest).\n\n{}.\n",
+        "Measured {} on {machine}; CPUs that share CPU 0's core: {}. {} rounds of {} s. Median (lowest–highest).\n\n{}.\n",
         results.started.strftime("%Y-%m-%d"),
-        machine.cpus,
-        machine.cpu_model,
-        machine.kernel,
         machine.core_of_cpu_0,
         settings.rounds,
         settings.seconds,

@@ -11,7 +11,7 @@ use super::results::Results;
 use super::stage::TARGET_MS;
 use super::step::{BUDGET, RATES, Run, Step, Verdict};
 use super::validate::Validation;
-use crate::bench::markdown::{NONE, goals_table, publish_between};
+use crate::bench::markdown::{NONE, goals_table, publish_between, quick_note};
 use crate::bench::stats::Spread;
 
 const BEGIN_STEP: &str = "<!-- results: written by `cargo xtask bench cluster --only step --publish` -->";
@@ -42,18 +42,14 @@ pub fn publish(page: &Path, results: &Results) -> Result<()> {
 
 fn heading(results: &Results) -> String {
     let mut out = String::new();
-    if results.quick {
-        let _ = writeln!(out, "**Of `--quick`: shows that the benchmark works, and nothing else.**\n");
-    }
+    quick_note(&mut out, results.quick);
     let versions: Vec<String> =
         results.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let _ = writeln!(
         out,
-        "Measured {} on {} CPUs of {}, Linux {}; {}.\n",
+        "Measured {} on {}; {}.\n",
         results.started.strftime("%Y-%m-%d"),
-        results.machine.cpus,
-        results.machine.cpu_model,
-        results.machine.kernel,
+        results.machine,
         versions.join(", ")
     );
     out

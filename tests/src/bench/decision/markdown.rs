@@ -8,7 +8,7 @@ use plimsoll_decision::{Measured, State, hour};
 
 use super::goals::goals;
 use super::results::{Results, allocated_bytes, allocations, cold, hour_seconds, warm};
-use crate::bench::markdown::{NONE, goals_table, publish_between};
+use crate::bench::markdown::{NONE, goals_table, publish_between, quick_note};
 
 const BEGIN: &str = "<!-- results: written by `cargo xtask bench decision --publish` -->";
 
@@ -48,17 +48,14 @@ pub const fn title(state: State) -> &'static str {
 }
 
 fn heading(out: &mut String, results: &Results) {
-    if results.quick {
-        let _ = writeln!(out, "**Of `--quick`: shows that the benchmark works, and little else.**\n");
-    }
+    quick_note(out, results.quick);
     let decisions = results.cases.iter().map(|measured| measured.cold_microseconds.len()).min();
     let _ = writeln!(
         out,
-        "Version {}, measured {} on {}, Linux {}; {} decisions of each case. Median (lowest–highest) with cold caches; then the median with warm ones.\n",
-        results.version,
+        "Measured {} on {}; plimsoll {}; {} decisions of each case. Median (lowest–highest) with cold caches; then the median with warm ones.\n",
         results.started.strftime("%Y-%m-%d"),
-        results.machine.cpu_model,
-        results.machine.kernel,
+        results.machine,
+        results.version,
         decisions.unwrap_or_default(),
     );
 }

@@ -8,24 +8,20 @@ use anyhow::Result;
 use super::SILENT_PART;
 use super::goals::goals;
 use super::results::{Fleet, Results, Span};
-use crate::bench::markdown::{NONE, goals_table, publish_between};
+use crate::bench::markdown::{NONE, goals_table, publish_between, quick_note};
 
 const BEGIN: &str = "<!-- results: written by `cargo xtask bench fleet --publish` -->";
 
 /// The tables.
 pub fn render(results: &Results) -> String {
     let mut out = String::new();
-    if results.quick {
-        let _ = writeln!(out, "**Of `--quick`: shows that the benchmark works, and nothing else.**\n");
-    }
+    quick_note(&mut out, results.quick);
     let _ = writeln!(
         out,
-        "Version {}, measured {} on {} CPUs of {}, Linux {}.\n",
-        results.version,
+        "Measured {} on {}; plimsoll {}.\n",
         results.started.strftime("%Y-%m-%d"),
-        results.machine.cpus,
-        results.machine.cpu_model,
-        results.machine.kernel,
+        results.machine,
+        results.version,
     );
     goals_table(&mut out, &goals(results));
     let titles: Vec<String> = results.fleets.iter().map(|fleet| fleet.resources.to_string()).collect();
