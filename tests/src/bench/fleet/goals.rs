@@ -32,8 +32,8 @@ pub fn goals(results: &Results) -> Vec<Goal> {
         let seconds = span.scrape_age_seconds.map_or(f64::INFINITY, |age| age.max);
         (seconds, format!("{seconds:.1} s"))
     };
-    let raised = fleet.map(|fleet| match fleet.step.raised(RAISED_PART, RESOURCES) {
-        Some(seconds) => (seconds, format!("{seconds:.1} s")),
+    let raised = fleet.map(|fleet| match fleet.step.raised(RAISED_PART) {
+        Some(seconds) => (seconds, format!("{seconds:.1} s, of {} that needed more", fleet.step.in_need)),
         None => (f64::INFINITY, format!("not within {:.0} s", fleet.step.span.seconds)),
     });
     let mebibytes =
@@ -66,7 +66,7 @@ pub fn goals(results: &Results) -> Vec<Goal> {
         ),
         goal(
             format!(
-                "the load of all doubles: for {:.0} of 100 more replicas are wanted within {RAISED_SECONDS:.0} s",
+                "the load of all doubles: for {:.0} of 100 that need more replicas, more are wanted within {RAISED_SECONDS:.0} s",
                 RAISED_PART * 100.0
             ),
             raised,

@@ -35,11 +35,12 @@ pub fn render(results: &Results) -> String {
     let silent = format!("one of {SILENT_PART} has silent pods");
     span(&mut row, &silent, |fleet| &fleet.silence);
     span(&mut row, "the load has doubled", |fleet| &fleet.step.span);
+    row("the load has doubled: resources that need more replicas", &|fleet| fleet.step.in_need.to_string());
     for part in [0.5, 0.99, 1.0] {
         row(
-            &format!("the load has doubled: more replicas wanted, {:.0} % of resources", part * 100.0),
+            &format!("the load has doubled: more replicas wanted, {:.0} % of those", part * 100.0),
             &|fleet| {
-                let after = fleet.step.raised(part, fleet.resources);
+                let after = fleet.step.raised(part);
                 after.map_or(NONE.to_owned(), |seconds| format!("after {seconds:.1} s"))
             },
         );

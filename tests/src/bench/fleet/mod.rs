@@ -157,10 +157,11 @@ async fn on_the_node(client: &Client, node: &AbsentNode, resources: usize, quick
     let silence = step(title, span(client, &operator, spans.silence, silent)).await?;
     node.silence(0);
     let raises = Raises::watch(Api::namespaced(client.clone(), NAMESPACE)).await?;
+    let in_need = raises.below(traffic::pods_for(REQUESTS_PER_SECOND.1));
     node.set_load(REQUESTS_PER_SECOND.1);
     let doubled = Instant::now();
     let stepped = step("The load of all doubles", span(client, &operator, spans.step, 0)).await?;
-    let raised_after_seconds = raises.since(doubled);
+    let raised_after_seconds = raises.since(doubled, &in_need);
     operator.ensure_unharmed(client).await?;
     let memory_peak_bytes = operator.memory_peak_bytes()?;
     let restart = step("Another operator takes over", restart(client, operator, resources)).await?;
@@ -169,7 +170,7 @@ async fn on_the_node(client: &Client, node: &AbsentNode, resources: usize, quick
         all_ready_seconds,
         steady,
         silence,
-        step: Step { span: stepped, raised_after_seconds },
+        step: Step { span: stepped, in_need: in_need.len(), raised_after_seconds },
         restart,
         memory_peak_bytes,
     })

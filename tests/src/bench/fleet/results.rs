@@ -70,14 +70,16 @@ pub struct Span {
 pub struct Step {
     /// What the operator did meanwhile.
     pub span: Span,
-    /// Seconds until each resource's replicas were raised, ascending. Shorter than the fleet where some never were.
+    /// Resources with fewer replicas than the new load takes.
+    pub in_need: usize,
+    /// Seconds until the replicas of each of those were raised, ascending. Fewer where some never were.
     pub raised_after_seconds: Vec<f64>,
 }
 
 impl Step {
-    /// Seconds until this part of the fleet had been raised; absent where it never was.
-    pub fn raised(&self, part: f64, resources: usize) -> Option<f64> {
-        let rank = (part * resources as f64).ceil() as usize;
+    /// Seconds until this part of those in need had been raised; absent where it never was.
+    pub fn raised(&self, part: f64) -> Option<f64> {
+        let rank = (part * self.in_need as f64).ceil() as usize;
         self.raised_after_seconds.get(rank.checked_sub(1)?).copied()
     }
 }
@@ -97,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_of_the_fleet_is_raised_with_its_last() {
+    fn a_part_of_those_in_need_is_raised_with_its_last() {
         let span = Span {
             seconds: 60.0,
             pods: 8,
@@ -108,10 +110,7 @@ mod tests {
             reads_per_second: 0.0,
             writes_per_second: 0.0,
         };
-        let step = Step { span, raised_after_seconds: vec![2.0, 4.0, 9.0] };
-        assert_eq!(
-            (step.raised(0.5, 4), step.raised(0.75, 4), step.raised(0.99, 4)),
-            (Some(4.0), Some(9.0), None)
-        );
+        let step = Step { span, in_need: 4, raised_after_seconds: vec![2.0, 4.0, 9.0] };
+        assert_eq!((step.raised(0.5), step.raised(0.75), step.raised(0.99)), (Some(4.0), Some(9.0), None));
     }
 }

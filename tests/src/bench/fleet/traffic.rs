@@ -31,6 +31,12 @@ const ROUTES: [&str; 8] = [
 /// Series that the operator has to read past.
 const OTHERS: usize = 100;
 
+/// The fewest pods that keep the promise under a load: of a queue with one server, `e^(-(µ-λ)t)` of requests take longer than `t`.
+pub fn pods_for(requests_per_second: f64) -> i32 {
+    let most = 1.0 / SERVICE_SECONDS - 100.0_f64.ln() / (TARGET_MS as f64 / 1000.0);
+    (requests_per_second / most).ceil() as i32
+}
+
 /// All APIs, by their place.
 #[derive(Debug)]
 pub struct Traffic {
@@ -182,6 +188,20 @@ mod tests {
         assert!(late(10.0) < 0.001);
         // One server at four fifths: 8 of 100 wait longer than 250 ms, by theory.
         assert!((late(40.0) - 0.082).abs() < 0.002, "{}", late(40.0));
+    }
+
+    #[test]
+    fn so_many_pods_keep_the_promise_and_no_fewer() {
+        let late = |requests_per_second| {
+            let mut traffic = Traffic::new(1, requests_per_second);
+            traffic.add(0, ONE, 0.0);
+            let told = traffic.exposition(ONE, 10_000.0).unwrap();
+            1.0 - sum(&told, "0.25") / sum(&told, "+Inf")
+        };
+        for load in [60.0, 120.0] {
+            let pods = f64::from(pods_for(load));
+            assert!(late(load / pods) <= 0.0101 && late(load / (pods - 1.0)) > 0.0101, "{load}: {pods}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Sees when replicas are raised, of all resources at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -42,9 +42,14 @@ impl Raises {
         Ok(Self { seen, task })
     }
 
-    /// Seconds from `began` until each was first raised after it, ascending.
-    pub fn since(&self, began: Instant) -> Vec<f64> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).since(began)
+    /// Those of which fewer replicas than so many are wanted now.
+    pub fn below(&self, replicas: i32) -> BTreeSet<String> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).below(replicas)
+    }
+
+    /// Seconds from `began` until each of these was first raised after it, ascending.
+    pub fn since(&self, began: Instant, of: &BTreeSet<String>) -> Vec<f64> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).since(began, of)
     }
 }
 
@@ -63,11 +68,15 @@ impl Seen {
         }
     }
 
-    fn since(&self, began: Instant) -> Vec<f64> {
+    fn below(&self, replicas: i32) -> BTreeSet<String> {
+        self.wanted.iter().filter(|(_, wanted)| **wanted < replicas).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn since(&self, began: Instant, of: &BTreeSet<String>) -> Vec<f64> {
         let first =
             |raises: &Vec<Instant>| raises.iter().find_map(|raised| raised.checked_duration_since(began));
-        let mut after: Vec<f64> =
-            self.raises.values().filter_map(first).map(|after| after.as_secs_f64()).collect();
+        let raises = of.iter().filter_map(|name| self.raises.get(name));
+        let mut after: Vec<f64> = raises.filter_map(first).map(|after| after.as_secs_f64()).collect();
         after.sort_by(f64::total_cmp);
         after
     }
@@ -105,6 +114,8 @@ mod tests {
         {
             seen.see(&deployment(name, replicas), at(second));
         }
-        assert_eq!(seen.since(at(10)), [2.0, 9.0]);
+        let all = seen.below(10);
+        assert_eq!(seen.since(at(10), &all), [2.0, 9.0]);
+        assert_eq!(seen.since(at(10), &seen.below(5)), [9.0]);
     }
 }
