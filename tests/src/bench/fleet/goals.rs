@@ -7,7 +7,7 @@ use crate::bench::goals::Goal;
 /// The chart says that one shard is enough for hundreds.
 const RESOURCES: usize = 300;
 /// The chart's limit of the operator's memory, in bytes. A restart is to fit too.
-pub const MEMORY_LIMIT_BYTES: f64 = 128.0 * 1024.0 * 1024.0;
+pub const MEMORY_LIMIT_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
 /// A step of 2× the load: new replicas are wanted within two scrapes.
 const RAISED_SECONDS: f64 = 2.0 * SCRAPE_PERIOD_SECONDS;
 const RAISED_PART: f64 = 0.99;

@@ -30,7 +30,7 @@ pub fn render(results: &Results) -> String {
         let cells: Vec<String> = results.fleets.iter().map(cell).collect();
         let _ = writeln!(out, "| {title} | {} |", cells.join(" | "));
     };
-    row("all of them Ready after", &|fleet| format!("{:.0} s", fleet.all_ready_seconds));
+    row("each of them Ready once after", &|fleet| format!("{:.0} s", fleet.all_ready_seconds));
     span(&mut row, "the load stands", |fleet| &fleet.steady);
     let silent = format!("one of {SILENT_PART} has silent pods");
     span(&mut row, &silent, |fleet| &fleet.silence);

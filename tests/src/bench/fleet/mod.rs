@@ -11,6 +11,7 @@ pub mod results;
 pub mod traffic;
 pub mod watch;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ use clap::Args;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::Client;
 use kube::api::{Api, DeleteParams, ListParams};
+use kube::{Client, ResourceExt};
 use plimsoll_crds::ApiDeployment;
 use serde_json::{Value, json};
 
@@ -142,8 +143,10 @@ async fn on_the_node(client: &Client, node: &AbsentNode, resources: usize, quick
     // Each size has an operator that has not seen the one before.
     let operator = Operator::find(client).await?.replace(client).await?;
     let began = Instant::now();
-    let ready =
-        step(format!("Make {resources} resources, and wait until all are Ready"), apply(client, resources));
+    let ready = step(
+        format!("Make {resources} resources, and wait until each has been Ready"),
+        apply(client, resources),
+    );
     ready.await?;
     let all_ready_seconds = began.elapsed().as_secs_f64();
     let rest = async {
@@ -180,10 +183,13 @@ async fn apply(client: &Client, resources: usize) -> Result<()> {
     let apply = |place| async move { sample::apply_all(client, &[resource(place)]).await };
     stream::iter((0..resources).map(apply)).buffer_unordered(CONCURRENCY).try_collect::<Vec<()>>().await?;
     let apps: Api<ApiDeployment> = Api::namespaced(client.clone(), NAMESPACE);
-    until(READY_LIMIT, "not all resources are Ready", async || {
+    let mut ready = BTreeSet::new();
+    // Of so many some are always being scaled: it counts that each has been Ready.
+    until(READY_LIMIT, "not all resources have been Ready", async || {
         let list = apps.list(&ListParams::default()).await.context("list the resources")?;
+        ready.extend(list.items.iter().filter(|app| sample::ready(Some(app))).map(ResourceExt::name_any));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        Ok(list.items.iter().filter(|app| sample::ready(Some(app))).count() == resources)
+        Ok(ready.len() == resources)
     })
     .await
 }

@@ -28,7 +28,7 @@ pub struct Results {
 pub struct Fleet {
     /// ApiDeployments.
     pub resources: usize,
-    /// Seconds from when the first was applied until all were Ready.
+    /// Seconds from when the first was applied until each had been Ready.
     pub all_ready_seconds: f64,
     /// While the load stands.
     pub steady: Span,
