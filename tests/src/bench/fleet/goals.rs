@@ -4,7 +4,7 @@ use super::results::{Fleet, Results, Span};
 use super::{SCRAPE_PERIOD_SECONDS, SILENT_PART};
 use crate::bench::goals::Goal;
 
-/// The chart says that one shard is enough for hundreds.
+/// Hundreds of APIs, on one shard.
 const RESOURCES: usize = 300;
 /// The chart's limit of the operator's memory, in bytes. A restart is to fit too.
 pub const MEMORY_LIMIT_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
