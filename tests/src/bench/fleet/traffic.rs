@@ -177,14 +177,16 @@ mod tests {
         assert_eq!(traffic.exposition(TWO, 211.0), None);
     }
 
+    /// The share of late requests that one pod tells of, under this load.
+    fn late(requests_per_second: f64) -> f64 {
+        let mut traffic = Traffic::new(1, requests_per_second);
+        traffic.add(0, ONE, 0.0);
+        let told = traffic.exposition(ONE, 10_000.0).unwrap();
+        1.0 - sum(&told, "0.25") / sum(&told, "+Inf")
+    }
+
     #[test]
     fn more_load_is_slower() {
-        let late = |requests_per_second| {
-            let mut traffic = Traffic::new(1, requests_per_second);
-            traffic.add(0, ONE, 0.0);
-            let told = traffic.exposition(ONE, 1000.0).unwrap();
-            1.0 - sum(&told, "0.25") / sum(&told, "+Inf")
-        };
         assert!(late(10.0) < 0.001);
         // One server at four fifths: 8 of 100 wait longer than 250 ms, by theory.
         assert!((late(40.0) - 0.082).abs() < 0.002, "{}", late(40.0));
@@ -192,12 +194,6 @@ mod tests {
 
     #[test]
     fn so_many_pods_keep_the_promise_and_no_fewer() {
-        let late = |requests_per_second| {
-            let mut traffic = Traffic::new(1, requests_per_second);
-            traffic.add(0, ONE, 0.0);
-            let told = traffic.exposition(ONE, 10_000.0).unwrap();
-            1.0 - sum(&told, "0.25") / sum(&told, "+Inf")
-        };
         for load in [60.0, 120.0] {
             let pods = f64::from(pods_for(load));
             assert!(late(load / pods) <= 0.0101 && late(load / (pods - 1.0)) > 0.0101, "{load}: {pods}");
