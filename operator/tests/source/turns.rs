@@ -1,5 +1,7 @@
 //! Pods are asked by turns, of which no resource takes all.
 
+use std::time::{Duration, Instant};
+
 use plimsoll_operator::source::credentials::Credentials;
 use plimsoll_operator::source::pods::Pods;
 use plimsoll_operator::source::target::Target;
@@ -28,10 +30,12 @@ async fn one_resource_with_many_silent_pods_leaves_turns_to_others() {
         while turns.available_permits() == TURNS {
             tokio::task::yield_now().await;
         }
-        pods.read(asked(&well)).await.unwrap()
+        let began = Instant::now();
+        (pods.read(asked(&well)).await.unwrap(), began.elapsed())
     };
-    let (silent, others) = tokio::join!(pods.read(asked(&silent)), others);
+    let (silent, (others, waited)) = tokio::join!(pods.read(asked(&silent)), others);
     assert!(others[0].sample.reading.is_ok(), "{others:?}");
+    assert!(waited < Duration::from_secs(1), "it waited until the silent ones were given up: {waited:?}");
     let silent = silent.unwrap();
     assert_eq!(silent.len(), TURNS);
     assert!(silent.iter().all(|reading| reading.sample.reading.is_err()));
